@@ -1,0 +1,1 @@
+"""What virtio says about each device type: feature bits, configuration space, request headers, status codes."""
