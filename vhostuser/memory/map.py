@@ -1,0 +1,311 @@
+"""Guest memory as one value: mapped regions, and the only place that turns the peer's addresses into bytes.
+
+Theory.  A ``memoryview`` sliced past its end is silently shorter, so a guest's number that is not checked turns into
+missing bytes, not into an error.  Therefore bounds are checked here, always, and nobody else slices by such a number.
+
+A `GuestMemory` never changes.  A new table, one more region, one region less: each is a new value, and using it is
+one assignment.  Whoever still works with the old value (a chain that is being served) holds views, and views keep
+their mapping alive; when the last of them goes, the mapping goes.  So nothing is ever unmapped under somebody's hands,
+and there is no close() to forget.
+
+Speed.  `GuestMemory.views` runs once per descriptor.  The usual answer, all inside one region, is a bisection over a
+tuple of starts, one comparison and one slice: 0.26 us measured (CPython 3.11).  Everything else is the slow way.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import pairwise
+from operator import attrgetter
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from vhostuser.errors import VhostUserError
+from vhostuser.memory.region import (
+    ADDRESS_SPACE,
+    GuestAddr,
+    MappedRegion,
+    MappingError,
+    UserAddr,
+    check_bounds,
+    describe,
+    file_range,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from vhostuser.fd import Fd, Fds
+    from vhostuser.wire.records import MemoryRegion
+
+__all__ = ["MAX_TOTAL", "GuestAddr", "GuestAddressError", "GuestMemory", "MappedRegion", "MappingError", "UserAddr"]
+
+MAX_TOTAL: Final = 1 << 40
+"""Bytes that one memory table may have mapped, unless the caller says otherwise: 1 TiB.
+
+A sparse file of 16 TiB costs its sender nothing, and us page tables and address space.
+"""
+
+
+class GuestAddressError(VhostUserError, ValueError):
+    """The peer named bytes that are not in guest memory.
+
+    Attributes:
+        address: where they would begin: a guest address, or the front-end's user address for a ring.
+        length: how many bytes.
+        why: what is wrong with them.
+    """
+
+    def __init__(self, address: int, length: int, why: str) -> None:
+        super().__init__(f"{length:#x} bytes at {address:#x}: {why}")
+        self.address = address
+        self.length = length
+        self.why = why
+
+
+class GuestMemory:
+    """An immutable set of mapped regions, sorted by guest address.  Replace it; never edit it.
+
+    A mapping lives as long as any view of it: dropping the last `GuestMemory` and the last view unmaps.
+
+    Args:
+        mapped: regions that do not overlap; `map` and `of` are the usual ways to get them.
+
+    Raises:
+        MappingError: a region is empty, wraps, or overlaps another one, for the guest or for the front-end.
+    """
+
+    __slots__ = ("_guest", "_sizes", "_starts", "_user", "_views", "mapped")
+
+    EMPTY: ClassVar[GuestMemory]
+    """No memory at all: what there is before the first SET_MEM_TABLE."""
+
+    def __init__(self, mapped: Iterable[MappedRegion]) -> None:
+        self._guest: Final = _Space(mapped, "guest_addr")
+        self.mapped: Final = self._guest.mapped
+        self._user: Final = _Space(self.mapped, "user_addr")
+        check_table(self.regions)
+        # Parallel tuples instead of records: the fast path touches plain ints and views only.
+        self._starts: Final = self._guest.starts
+        self._sizes: Final = tuple(one.size for one in self.mapped)
+        self._views: Final = tuple(one.view for one in self.mapped)
+
+    @classmethod
+    def map(cls, regions: Sequence[MemoryRegion], fds: Fds, *, max_total: int = MAX_TOTAL) -> GuestMemory:
+        """Map a whole memory table (SET_MEM_TABLE).
+
+        Args:
+            regions: in any order.
+            fds: one for each region, in the same order; owned here, closed whatever happens.
+            max_total: bytes that all mappings together may take.
+
+        Raises:
+            MappingError: one of them cannot be used; nothing stays mapped then.
+        """
+        with fds:
+            if len(fds) != len(regions):
+                raise MappingError(f"{len(regions)} memory regions came with {len(fds)} fds, expected one each")
+            check_table(regions)
+            check_total(regions, max_total)
+            return cls(_map_all(regions, fds))
+
+    @classmethod
+    def of(cls, *pairs: tuple[MemoryRegion, memoryview]) -> GuestMemory:
+        """Memory that is mapped already, as the front-end's own is.
+
+        Args:
+            pairs: each region with exactly its bytes, writable.
+
+        Raises:
+            MappingError: a view does not fit its region, or the regions overlap.
+        """
+        return cls(MappedRegion.of(region, view) for region, view in pairs)
+
+    def with_region(self, region: MemoryRegion, fd: Fd, *, max_total: int = MAX_TOTAL) -> GuestMemory:
+        """The same memory and one region more (ADD_MEM_REG).
+
+        Args:
+            region: must not overlap the others.
+            fd: owned here, closed whatever happens.
+            max_total: bytes that all mappings together may take.
+
+        Raises:
+            MappingError: it cannot be used; this value is as good as before.
+        """
+        with fd:
+            table = (*self.regions, region)
+            check_table(table)
+            check_total(table, max_total)
+            return GuestMemory((*self.mapped, MappedRegion.map(region, fd)))
+
+    def without_region(self, region: MemoryRegion) -> GuestMemory:
+        """The same memory without one region (REM_MEM_REG), which is found by its addresses and size.
+
+        The mmap offset does not count: front-ends do not agree on what they put there.
+
+        Raises:
+            MappingError: there is no such region.
+        """
+        kept = [one for one in self.mapped if _identity(one.region) != _identity(region)]
+        if len(kept) == len(self.mapped):
+            raise MappingError(
+                f"{describe(region)}, user address {region.user_addr:#x}: not mapped; {self._guest}, {self._user}"
+            )
+        return GuestMemory(kept)
+
+    @property
+    def regions(self) -> tuple[MemoryRegion, ...]:
+        """What a memory table says about this memory, sorted by guest address."""
+        return tuple(one.region for one in self.mapped)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a file was cut short under us and the SIGBUS guard put zeros in: then end the session.
+
+        See `vhostuser.memory.guard.install`; without it the process would be dead.
+        """
+        return any(one.damaged for one in self.mapped)
+
+    def views(self, addr: GuestAddr, length: int) -> list[memoryview]:
+        """The bytes at ``addr``, as one view per region that they lie in; none for no bytes.
+
+        Bytes may cross from one region into the next only where the second begins right behind the first.
+
+        Raises:
+            GuestAddressError: some of them are in no region.
+        """
+        index = bisect_right(self._starts, addr) - 1
+        if index >= 0 and length > 0:
+            begin = addr - self._starts[index]
+            end = begin + length
+            if end <= self._sizes[index]:
+                return [self._views[index][begin:end]]
+        return self._views_across(addr, length)
+
+    def view(self, addr: GuestAddr, length: int) -> memoryview:
+        """The bytes at ``addr`` as one view.
+
+        Raises:
+            GuestAddressError: they are not all in one region.
+        """
+        return self._guest.view(addr, length)
+
+    def user_view(self, user: UserAddr, length: int) -> memoryview:
+        """The bytes at a user address as one view: where a ring's parts lie (SET_VRING_ADDR).
+
+        Raises:
+            GuestAddressError: they are not all in one region.
+        """
+        return self._user.view(user, length)
+
+    def guest_addr(self, user: UserAddr) -> GuestAddr:
+        """The guest's address of the byte at a user address.
+
+        Raises:
+            GuestAddressError: it is in no region.
+        """
+        found, offset = self._user.locate(user, 1)
+        return GuestAddr(found.guest_addr + offset)
+
+    def __repr__(self) -> str:
+        return f"<GuestMemory: {self._guest}>"
+
+    def _views_across(self, addr: int, length: int) -> list[memoryview]:
+        """The slow way: several regions, no bytes, or an error."""
+        _check_range(addr, length)
+        found: list[memoryview] = []
+        index = max(bisect_right(self._starts, addr) - 1, 0)
+        position, end = addr, addr + length
+        while position < end:
+            if index == len(self._starts) or not 0 <= position - self._starts[index] < self._sizes[index]:
+                raise GuestAddressError(addr, length, f"there is nothing at {position:#x}; {self._guest}")
+            begin = position - self._starts[index]
+            piece = self._views[index][begin : begin + end - position]
+            found.append(piece)
+            position += len(piece)
+            index += 1
+        return found
+
+
+class _Space:
+    """The regions in the order of one of their two addresses."""
+
+    __slots__ = ("mapped", "name", "starts")
+
+    def __init__(self, mapped: Iterable[MappedRegion], name: str) -> None:
+        self.name: Final = name
+        self.mapped: Final = tuple(sorted(mapped, key=attrgetter(name)))
+        self.starts: Final[tuple[int, ...]] = tuple(getattr(one, name) for one in self.mapped)
+
+    def locate(self, address: int, length: int) -> tuple[MappedRegion, int]:
+        """The region that has all these bytes, and where in it they begin."""
+        _check_range(address, length)
+        index = bisect_right(self.starts, address) - 1
+        if index < 0 or address + length > self.starts[index] + self.mapped[index].size:
+            raise GuestAddressError(address, length, f"not inside one region; {self}")
+        return self.mapped[index], address - self.starts[index]
+
+    def view(self, address: int, length: int) -> memoryview:
+        found, begin = self.locate(address, length)
+        return found.view[begin : begin + length]
+
+    def __str__(self) -> str:
+        ranges = ", ".join(f"{start:#x}+{one.size:#x}" for start, one in zip(self.starts, self.mapped, strict=True))
+        return f"{self.name.removesuffix('_addr')} memory is {ranges or 'empty'}"
+
+
+def check_table(regions: Iterable[MemoryRegion]) -> None:
+    """Refuse regions that are empty, wrap, or overlap in the guest's addresses or in the front-end's.
+
+    Raises:
+        MappingError: names the region, or the two.
+    """
+    table = list(regions)
+    for region in table:
+        check_bounds(region)
+    for name in ("guest_addr", "user_addr"):
+        table.sort(key=lambda region: getattr(region, name))
+        for one, other in pairwise(table):
+            begin, next_begin = getattr(one, name), getattr(other, name)
+            if begin + one.size > next_begin:
+                space = name.removesuffix("_addr")
+                raise MappingError(
+                    f"memory regions overlap in {space} addresses: "
+                    f"{begin:#x}+{one.size:#x} and {next_begin:#x}+{other.size:#x}"
+                )
+
+
+def check_total(regions: Iterable[MemoryRegion], max_total: int) -> None:
+    """Refuse more memory than the caller is ready to map.
+
+    Raises:
+        MappingError: names both numbers.
+    """
+    total = sum(file_range(region)[1] for region in regions)
+    if total > max_total:
+        raise MappingError(f"mapping these memory regions takes {total:#x} bytes, the limit is {max_total:#x}")
+
+
+def _map_all(regions: Sequence[MemoryRegion], fds: Fds) -> list[MappedRegion]:
+    mapped: list[MappedRegion] = []
+    try:
+        # Not a comprehension: its list would be out of reach below.
+        mapped.extend(MappedRegion.map(region, fd) for region, fd in zip(regions, fds, strict=True))
+    except BaseException:
+        # The traceback keeps this frame, and the frame would keep the mappings, for as long as somebody looks at it.
+        mapped.clear()
+        raise
+    return mapped
+
+
+def _check_range(address: int, length: int) -> None:
+    if address < 0 or length < 0:
+        raise GuestAddressError(address, length, "neither may be negative")
+    if address + length > ADDRESS_SPACE:
+        raise GuestAddressError(address, length, "wraps past 2^64")
+
+
+def _identity(region: MemoryRegion) -> tuple[int, int, int]:
+    return region.guest_addr, region.user_addr, region.size
+
+
+GuestMemory.EMPTY = GuestMemory(())
