@@ -1,0 +1,79 @@
+"""From a head to a chain: descriptors followed and checked (virtio 1.3, 2.7.4 and 2.7.5).
+
+What holds for every format is in ``walk.py``.  Here a descriptor names the next one, so places in a table are bounded
+by its size, and the walk along ``next`` by a budget, for a chain may not have more elements than the queue has
+entries.  That is also what ends a loop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vhostuser.virtqueue.walk import INDIRECT, NEXT, Lie, assemble, copy_table
+from vhostuser.wire.schema import codec
+from vhostuser.wire.split import DESC_SIZE, VirtqDesc
+
+if TYPE_CHECKING:
+    from vhostuser.memory.map import GuestMemory
+    from vhostuser.virtqueue.chain import Chain
+    from vhostuser.virtqueue.walk import Element
+
+_unpack_from = codec(VirtqDesc).unpack_from
+
+
+class Walker:
+    """Makes chains out of one descriptor table.
+
+    Args:
+        table: the descriptor table.
+        memory: where the addresses in it lead.
+        queue_size: its entries.
+        indirect: INDIRECT_DESC was negotiated.
+    """
+
+    __slots__ = ("_indirect", "_memory", "_queue_size", "_table")
+
+    def __init__(self, table: memoryview, memory: GuestMemory, queue_size: int, *, indirect: bool) -> None:
+        self._table = table
+        self._memory = memory
+        self._queue_size = queue_size
+        self._indirect = indirect
+
+    def chain(self, head: int) -> Chain:
+        """The chain that begins with descriptor ``head``.
+
+        Raises:
+            Lie: it is none.
+        """
+        return assemble(head, self._elements(head), self._memory)
+
+    def _elements(self, head: int) -> list[Element]:
+        """The elements along the chain; their links are good, nothing else is known about them."""
+        elements: list[Element] = []
+        table: memoryview | bytes = self._table
+        entries = budget = self._queue_size
+        index = head
+        while True:
+            if index >= entries:
+                raise Lie(f"chain {head} goes to descriptor {index} of a table of {entries}")
+            addr, length, flags, following = _unpack_from(table, index * DESC_SIZE)
+            if flags & INDIRECT:
+                self._check_indirect(head, flags, inside=table is not self._table)
+                table = copy_table(head, addr, length, self._memory, most=budget)  # direct ones may stand before it
+                entries, index = length // DESC_SIZE, 0
+                continue
+            budget -= 1
+            if budget < 0:
+                raise Lie(f"chain {head} is longer than the {self._queue_size} entries of the queue, or a loop")
+            elements.append((addr, length, flags))
+            if not flags & NEXT:
+                return elements
+            index = following
+
+    def _check_indirect(self, head: int, flags: int, *, inside: bool) -> None:
+        if not self._indirect:
+            raise Lie(f"chain {head} has an indirect descriptor, which was not negotiated")
+        if inside:
+            raise Lie(f"chain {head} has an indirect descriptor inside an indirect table")
+        if flags & NEXT:
+            raise Lie(f"chain {head} has a descriptor with both INDIRECT and NEXT")

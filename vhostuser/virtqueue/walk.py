@@ -1,0 +1,74 @@
+"""From descriptors to a chain, whatever the format of the ring: what is left to check when the links are good.
+
+The driver's memory is an opponent's until it has proven otherwise, and it stays writable while we look.  Hence every
+descriptor is copied once and everything is decided on the copy; every number is bounded where it enters: addresses by
+`GuestMemory`, bytes by what a chain may have, elements by the size of the queue.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vhostuser.memory.map import GuestAddr, GuestAddressError
+from vhostuser.virtqueue.chain import Chain
+from vhostuser.wire.split import DESC_SIZE, MAX_CHAIN_BYTES, DescFlags
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeAlias
+
+    from vhostuser.memory.map import GuestMemory
+
+    Element: TypeAlias = tuple[GuestAddr, int, int]  # address, length, flags
+
+# Plain numbers: an operator of IntFlag costs 0.5 µs, and a walk needs three for each descriptor.
+NEXT, WRITE, INDIRECT = DescFlags.NEXT.value, DescFlags.WRITE.value, DescFlags.INDIRECT.value
+
+
+class Lie(Exception):
+    """The driver broke a rule of the ring; the text says how."""
+
+
+def assemble(head: int, elements: Iterable[Element], memory: GuestMemory) -> Chain:
+    """The chain of these elements, which are no more than the queue has entries (virtio 1.3, 2.7.4.2 and 2.8.5).
+
+    Args:
+        head: what the ring calls the chain.
+        elements: in order; of their flags only WRITE matters.
+        memory: where their addresses lead.
+
+    Raises:
+        Lie: too many bytes, addresses of nothing, or something to read behind something to write.
+    """
+    readable: list[memoryview] = []
+    writable: list[memoryview] = []
+    views = memory.views
+    total = 0
+    try:
+        for addr, length, flags in elements:
+            total += length
+            if total > MAX_CHAIN_BYTES:
+                raise Lie(f"chain {head} has more than {MAX_CHAIN_BYTES} bytes")
+            if flags & WRITE:
+                writable += views(addr, length) if length else ()
+            elif writable:
+                raise Lie(f"chain {head} has a device-readable element after a device-writable one")
+            elif length:  # the standard is silent about empty elements: they hurt nobody, wherever they point
+                readable += views(addr, length)
+    except GuestAddressError as error:
+        raise Lie(f"chain {head}: {error}") from None
+    return Chain(head, readable, writable)
+
+
+def copy_table(head: int, addr: GuestAddr, length: int, memory: GuestMemory, *, most: int) -> bytes:
+    """An indirect table of up to ``most`` entries, which may cross regions, at one look (2.7.5.3 and 2.8.7).
+
+    Raises:
+        Lie: its length is none that a table can have, or its address leads nowhere.
+    """
+    if length % DESC_SIZE or not 0 < length <= most * DESC_SIZE:
+        raise Lie(f"chain {head} has an indirect table of {length} bytes, expected 1 to {most} entries of {DESC_SIZE}")
+    try:
+        return b"".join(memory.views(addr, length))
+    except GuestAddressError as error:
+        raise Lie(f"chain {head}: {error}") from None
