@@ -1,0 +1,8 @@
+"""Block device over a raw image file or memory."""
+
+from __future__ import annotations
+
+from vhostuser.devices.blk.device import BlkDevice
+from vhostuser.devices.blk.storage import FileStorage, MemoryStorage, Storage
+
+__all__ = ["BlkDevice", "FileStorage", "MemoryStorage", "Storage"]
