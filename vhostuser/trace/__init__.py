@@ -1,0 +1,1 @@
+"""What passes between a front-end and a back-end, in words."""
