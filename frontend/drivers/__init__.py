@@ -1,0 +1,1 @@
+"""Drivers: what one does with a device that is up."""
