@@ -35,12 +35,13 @@ FLOORS: dict[str, tuple[int, tuple[int | str, ...]]] = {
     "frontend.guest": (10, (2,)),
     "frontend.listener": (10, (3,)),
     "frontend.probe": (10, (3,)),
+    "frontend.doctor": (11, (3,)),
     "frontend.queue": (11, (3,)),
     "frontend.bringup": (12, (3,)),
     "frontend.state": (13, (3,)),
     "frontend.drivers": (13, (0, "vhostuser.wire", "vhostuser.memory.map.GuestAddr")),
     "frontend": (14, (3,)),
-    "frontend.conformance": (15, (4, "vhostuser.conformance")),
+    "frontend.conformance": (15, (4, "vhostuser.conformance", "vhostuser.trace")),
     "frontend.commands": (16, (7,)),
 }
 BELOW_TRIO = {f"vhostuser.{room}" for room in ("errors", "wire", "fd", "protocol", "memory", "virtqueue")}
