@@ -38,6 +38,7 @@ print(*sys.modules, file=sys.stderr)
         ["demo", "-h"],
         ["backend", "-h"],
         ["probe", "-h"],
+        ["doctor", "-h"],
     ],
 )
 def test_help_imports_nothing_heavy(arguments: Sequence[str]) -> None:
