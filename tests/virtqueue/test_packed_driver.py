@@ -209,7 +209,7 @@ class TestALyingDevice:
         queue = driver_of(ring)
         published(queue, "a", room=8)
         ring.use(0, 9)
-        with pytest.raises(BrokenQueue, match="used descriptor 0: 9 bytes written to chain 0 of 8"):
+        with pytest.raises(BrokenQueue, match="used descriptor 0 says 9 bytes written to chain 0, which offered 8"):
             queue.reap(8)
 
 
