@@ -77,6 +77,7 @@ class Peer:
         self.variant, self.patience = variant, patience
         self.model = model_of(profile.device_type)
         self.notes: list[str] = []
+        self._connections = ExitStack()
         self._owned = ExitStack()
 
     # --- what there is ---
@@ -101,7 +102,7 @@ class Peer:
     async def connect(self) -> Session:
         """A new connection on which nothing has been said; closed at the end of the case."""
         session = Session(await self.target.dial(), self.recorder, patience=self.patience)
-        return self._owned.enter_context(session)
+        return self._connections.enter_context(session)
 
     async def negotiated(
         self, virtio: int | None = None, protocol: ProtocolFeature | None = None, *, without: int = 0
@@ -130,7 +131,12 @@ class Peer:
             await session.in_sync()
 
     def hang_up(self) -> None:
-        """Close every connection, and whatever else this case has opened."""
+        """Close every connection of this case."""
+        self._connections.close()
+
+    def close(self) -> None:
+        """Close the connections, and whatever else this case has opened: the end of it."""
+        self._connections.close()
         self._owned.close()
 
     # --- a device that works ---
