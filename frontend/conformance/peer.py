@@ -198,6 +198,7 @@ class Peer:
         need_reply: Sequence[bool] = (False, True),
         may_accept: bool = True,
         prepare: Callable[[Session], Awaitable[None]] | None = None,
+        protocol: ProtocolFeature | None = None,
     ) -> Verdict | None:
         """SAFE: whatever ``provoke`` does, the back-end refuses it, closes, or ignores it, and lives.
 
@@ -210,6 +211,7 @@ class Peer:
             need_reply: which of the two to try.
             may_accept: an acknowledgement with 0 is fine too.
             prepare: what comes before on the fresh, negotiated connection.
+            protocol: features to negotiate, see `Session.negotiate`.
 
         Returns:
             REJECT when the connection was closed every time, else None.
@@ -219,7 +221,7 @@ class Peer:
         """
         outcomes = []
         for self.asking in need_reply:
-            session = await self.negotiated()
+            session = await self.negotiated(protocol=protocol)
             if self.asking and not session.acks:
                 continue
             try:
