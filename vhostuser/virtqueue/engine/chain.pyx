@@ -30,7 +30,8 @@ cdef iovec *copied(const iovec *pieces, uint32_t count, iovec *few) except NULL:
         copy = <iovec *> malloc(count * sizeof(iovec))
         if copy == NULL:
             raise MemoryError
-    memcpy(copy, pieces, count * sizeof(iovec))
+    if count:
+        memcpy(copy, pieces, count * sizeof(iovec))
     return copy
 
 
@@ -92,6 +93,7 @@ cdef class Stream:
         return shown
 
 
+@cython.final
 @cython.no_gc
 cdef class NativeReader(Stream):
     """See `vhostuser.virtqueue.chain.Reader`."""
@@ -128,6 +130,7 @@ cdef class NativeReader(Stream):
         return [view.toreadonly() for view in self.peek(self.asked(length))]
 
 
+@cython.final
 @cython.no_gc
 cdef class NativeWriter(Stream):
     """See `vhostuser.virtqueue.chain.Writer`."""
@@ -201,6 +204,7 @@ cdef class NativeWriter(Stream):
         return tail
 
 
+@cython.final
 @cython.no_gc
 cdef class NativeChain:
     """See `vhostuser.virtqueue.chain.Chain`."""

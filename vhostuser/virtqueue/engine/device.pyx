@@ -110,6 +110,7 @@ cdef class NativeDevice:
     def complete(self, chains):
         """See `vhostuser.virtqueue.queue.DeviceQueue.complete`."""
         cdef NativeChain chain
+        cdef bint more
         try:
             for given in chains:
                 chain = given if type(given) is NativeChain else None
@@ -118,8 +119,8 @@ cdef class NativeDevice:
                 chain.token = None
                 device_complete(&self.ring, chain.head, <uint32_t> min(chain.count_written(), MAX_USED_LENGTH))
         finally:
-            device_publish(&self.ring)
-        return self.ring.completed > 0 and device_should_notify(&self.ring)
+            more = device_publish(&self.ring)
+        return more and device_should_notify(&self.ring)
 
     def arm(self):
         """See `vhostuser.virtqueue.queue.DeviceQueue.arm`."""

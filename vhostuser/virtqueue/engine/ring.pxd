@@ -72,6 +72,7 @@ cdef inline bint device_complete(DeviceRing *ring, uint32_t head, uint32_t writt
         return False
     ring.taken[head] = 0
     ring.in_flight -= 1
+    ring.unpublished += 1
     ring.completed += 1
     if ring.packed:
         packed_complete(ring, head, entries, written)
@@ -85,13 +86,13 @@ cdef inline bint device_publish(DeviceRing *ring) noexcept nogil:
 
     Nothing completed: the ring is not touched.
     """
-    if not ring.completed:
-        return False
-    if ring.packed:
-        packed_publish(ring)
-    else:
-        split_publish(ring)
-    return True
+    if ring.unpublished:
+        ring.unpublished = 0
+        if ring.packed:
+            packed_publish(ring)
+        else:
+            split_publish(ring)
+    return ring.completed > 0
 
 
 cdef inline bint device_should_notify(DeviceRing *ring) noexcept nogil:

@@ -95,7 +95,8 @@ cdef struct DeviceRing:
     uint32_t next_avail  # split: modulo 2^16; packed: a position, modulo twice the queue size
     uint32_t next_used
     uint32_t avail_seen  # split: avail.idx as it was last loaded
-    uint32_t completed  # since the last decision about a notification
+    uint32_t unpublished  # completions that the driver may not see yet
+    uint32_t completed  # and those since the last decision about a notification
     uint32_t group  # packed: used descriptors written and not yet visible,
     uint16_t *held_at  # because the flags of the first of them are held back
     uint16_t held
@@ -116,9 +117,8 @@ cdef struct Segment:
 cdef struct Record:
     # What a driver knows about a chain that is out.
     uint64_t writable  # bytes offered
-    uint16_t entries
+    uint16_t entries  # of the ring that it takes
     uint8_t published
-    uint8_t added
 
 cdef struct Used:
     uint32_t head
@@ -137,14 +137,15 @@ cdef struct DriverRing:
     uint32_t table_entries
     uint32_t next_avail
     uint32_t next_used
+    uint32_t used_seen  # split: used.idx as it was last loaded
     uint32_t visible  # packed: the first position that was not published
     uint16_t held  # packed: the flags that belong there
     uint32_t free  # descriptors
-    uint32_t ids  # packed: ids left
-    uint16_t *free_list  # split: descriptors; packed: ids
+    uint16_t *free_list  # split: these descriptors; packed: ids
+    uint32_t free_ids  # packed: how many of those
     uint16_t *links  # split: the descriptor behind this one in its chain
-    uint32_t added
-    uint16_t *added_list
+    uint32_t added  # chains that the device does not see yet,
+    uint16_t *added_list  # and which
     uint32_t published
     Record *records  # by head
     Lie lie
