@@ -11,7 +11,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from vhostuser.conformance.report import html, json_report, junit, tap, text
+from vhostuser.conformance.report.html import write as write_html
+from vhostuser.conformance.report.json_report import write as write_json
+from vhostuser.conformance.report.junit import write as write_junit
+from vhostuser.conformance.report.tap import write as write_tap
+from vhostuser.conformance.report.text import write as write_text
 from vhostuser.conformance.result import Run
 
 if TYPE_CHECKING:
@@ -28,11 +32,11 @@ class Reporter(Protocol):
 
 
 REPORTERS: Mapping[str, Reporter] = {
-    "html": html.write,
-    "json": json_report.write,
-    "junit": junit.write,
-    "tap": tap.write,
-    "text": text.write,
+    "html": write_html,
+    "json": write_json,
+    "junit": write_junit,
+    "tap": write_tap,
+    "text": write_text,
 }
 """By the name that ``--report NAME=PATH`` has for them."""
 

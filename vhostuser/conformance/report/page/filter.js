@@ -5,9 +5,11 @@ const chosen = { words: [], verdicts: new Set(), levels: new Set(), group: "", r
 function showFilter() {
   const form = document.getElementById("filter");
   const counts = countVerdicts(RUNS.flatMap((run) => run.results));
+  const bad = ROWS.filter(failed).length;
   const levels = LEVELS.filter((level) => ROWS.some((row) => row.about.level === level));
   form.append(
     make("input", { type: "search", id: "words", placeholder: "Search  ( / )", "aria-label": "Search", autocomplete: "off" }),
+    bad ? make("button", { type: "button", id: "failures", onclick: chooseFailures }, `${bad} failed`) : "",
     make("span", { class: "chips", role: "group", "aria-label": "Verdict" }, [...counts].map(([name, count]) => verdictChip(name, count))),
     make("span", { class: "chips", role: "group", "aria-label": "Level" }, levels.map((name) => chip(name, chosen.levels, name))),
     select("group", "every group", Object.entries(DATA.groups).map(([code, title]) => [code, `${code}  ${title}`])),
@@ -18,6 +20,8 @@ function showFilter() {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", apply);
 }
+
+const failed = (row) => row.results.some((result) => result && kindOf(result.verdict) === "bad");
 
 function verdictChip(name, count) {
   const element = chip(`${name} ${count}`, chosen.verdicts, name);

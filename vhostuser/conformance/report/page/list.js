@@ -66,8 +66,7 @@ function openLinked(showAll) {
 function openFailuresOnPaper() {
   let opened = [];
   addEventListener("beforeprint", () => {
-    const bad = ROWS.filter((row) => row.results.some((result) => result && kindOf(result.verdict) === "bad"));
-    opened = bad.filter((row) => !row.element.open && !row.element.hidden);
+    opened = ROWS.filter((row) => failed(row) && !row.element.open && !row.element.hidden);
     opened.forEach(open);
   });
   addEventListener("afterprint", () => opened.forEach((row) => (row.element.open = false)));

@@ -2,11 +2,14 @@
 
 function showHead() {
   const [first] = RUNS;
-  const title = SEVERAL ? `${RUNS.length} targets` : first ? first.target : "no run";
+  const title = SEVERAL ? `${RUNS.length} targets` : first ? first.label : "no run";
   const head = document.getElementById("head");
   head.append(make("p", { class: "kicker" }, `vhost-user conformance${first ? ` of a ${first.role}` : ""}`));
   head.append(make("h1", {}, title));
-  if (first && !SEVERAL) head.append(make("p", { class: "meta" }, facts(first)));
+  if (first && !SEVERAL) {
+    if (first.label !== first.target) head.append(make("p", { class: "command" }, first.target));
+    head.append(make("p", { class: "meta" }, facts(first)));
+  }
   for (const run of RUNS.filter((each) => each.interrupted)) head.append(interrupted(run));
 }
 
@@ -25,7 +28,7 @@ function interrupted(run) {
 function showOverview(choose) {
   const overview = document.getElementById("overview");
   if (ROWS.length) overview.append(make("div", { class: "scroll" }, matrix(choose)));
-  overview.append(...RUNS.map(offer));
+  overview.append(offers());
 }
 
 function matrix(choose) {
@@ -72,9 +75,15 @@ function ratio(counts) {
   return `${sum(["good"])} of ${sum(["good", "odd", "bad"])}`;
 }
 
+function offers() {
+  const told = RUNS.filter((run) => SEVERAL || Object.keys(run.offered).length);
+  if (!told.length) return "";
+  const summary = make("summary", {}, SEVERAL ? "What the targets offer" : "What the target offers");
+  return make("details", { class: "offer" }, summary, told.flatMap(offer));
+}
+
 function offer(run) {
-  const told = Object.entries(run.offered);
-  const all = [["Command or name", run.target], ...told, ...(SEVERAL ? [["Run", facts(run)]] : [])];
-  const summary = make("summary", {}, SEVERAL ? `${run.label}: what it offers` : "What the target offers");
-  return told.length || SEVERAL ? make("details", { class: "offer" }, summary, factList(all)) : "";
+  if (!SEVERAL) return [factList(Object.entries(run.offered))];
+  const all = [["command or name", run.target], ["run", facts(run)], ...Object.entries(run.offered)];
+  return [make("h3", {}, run.label), factList(all)];
 }
