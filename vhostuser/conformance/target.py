@@ -6,13 +6,39 @@ we own: what looks at processes says None then, and the case or the runner says 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from vhostuser.conformance.case import Failure
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-__all__ = ["Target", "Vitals"]
+    from vhostuser.conformance.process import Ending
+    from vhostuser.conformance.verdict import Grade
+
+__all__ = ["NotStarted", "Stopped", "Subject", "Target", "Vitals"]
+
+
+class NotStarted(Failure):
+    """The target could not be started, or nobody accepts where it should listen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """How a target ended when it was stopped.
+
+    Attributes:
+        grade: in a word.
+        status: exit status, negative for a signal; None when it had to be killed.
+        litter: what it left behind: its socket, names in /dev/shm.  They are removed by now.
+    """
+
+    grade: Grade
+    status: int | None
+    litter: Sequence[str] = ()
 
 
 class Vitals(Protocol):
@@ -82,8 +108,53 @@ class Target(Protocol):
     async def run_program(
         self, *arguments: str, environment: Mapping[str, str] | None = None, within: float = 5.0
     ) -> tuple[int, bytes, bytes]:
-        """Run the target's program once more with other arguments: exit status, stdout, stderr.
+        """Run the target's command once more, without its socket and with other arguments.
+
+        What is left out of the command are the words with ``{socket}`` or ``{fd}`` in them, and the option that such
+        a word is the value of.  In ``arguments``, ``{socket}`` stands for a path that nobody uses.
+
+        Returns:
+            Exit status, stdout, stderr; of both the end, if there is very much.
 
         Raises:
             Unsupported: it is not ours.
         """
+
+
+class Subject(Target, Protocol):
+    """A target as the runner sees it: what a case may do, and the life of the program around a case.
+
+    Attributes:
+        single_session: the program ends, in order, when its front-end hangs up; the runner finds out and sets it.
+        uncounted: entered while the program starts, for time that is not the case's.
+        sessions: how many it can give: None for any number.
+    """
+
+    single_session: bool
+    uncounted: Callable[[], AbstractContextManager[object]]
+    sessions: int | None
+
+    async def begin(self) -> None:
+        """Have it ready to be dialled, and forget what it printed so far.
+
+        Raises:
+            NotStarted: it is not to be had.
+        """
+
+    async def knock(self) -> socket.socket | None:
+        """A new connection if the program accepts one; never starts it."""
+
+    def endings(self) -> list[Ending]:
+        """How each program ended that was in use since `begin`, unless the case ended it."""
+
+    async def ended(self, within: float) -> Ending | None:
+        """Wait until the program in use ends; None when it does not in time, or is not ours."""
+
+    def printed(self) -> str:
+        """What it printed since `begin`."""
+
+    def held(self) -> Sequence[str]:
+        """Its descriptors and shared mappings in words; empty when nobody may look."""
+
+    async def stop(self) -> Stopped | None:
+        """SIGTERM, and SIGKILL if need be; None when there was nothing to stop."""
