@@ -46,6 +46,11 @@ class Device:
         """The one that requests go to."""
         return self.rings[self.model.queue]
 
+    @property
+    def other(self) -> TestRing:
+        """One that they do not go to; there must be two."""
+        return self.rings[0 if self.model.queue else 1]
+
     def request(self, number: int = 0) -> Request:
         """A request that this device completes."""
         return self.model.request(self.memory, number)
@@ -149,12 +154,23 @@ class Peer:
         self, session: Session, memory: SharedMemory, *, count: int | None = None, size: int = 64
     ) -> list[TestRing]:
         """Rings that are not started: as many as a request needs, or ``count``."""
-        made = []
-        for index in range(self.model.queues if count is None else count):
-            ring = TestRing(memory, index, size=size, features=session.features)
-            self._owned.callback(ring.close)
-            made.append(ring)
-        return made
+        made = range(self.model.queues if count is None else count)
+        return [self.ring(session, memory, index, size=size) for index in made]
+
+    def ring(
+        self,
+        session: Session,
+        memory: SharedMemory,
+        index: int,
+        *,
+        size: int = 64,
+        base: int | None = None,
+        without: int = 0,
+    ) -> TestRing:
+        """One ring that is not started; ``without`` are features that it is driven without."""
+        ring = TestRing(memory, index, size=size, features=session.features & ~without, base=base)
+        self._owned.callback(ring.close)
+        return ring
 
     @asynccontextmanager
     async def device(

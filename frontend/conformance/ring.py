@@ -82,18 +82,28 @@ class TestRing:
         self.descriptor = memory.buffer(sizes.descriptor, align=4096, region=region)
         self.driver = memory.buffer(sizes.driver, align=4096, region=region)
         self.device = memory.buffer(sizes.device, align=4096, region=region)
-        self.queue: DriverQueue[Request] = self._open(region)
+        self._tables = self._make_tables(region)
+        self.queue: DriverQueue[Request] = self._open()
         self.kick, self._kick_end = event_pair()
         self._call_end, self.call = event_pair()
         self._err_end, self.err = event_pair()
 
-    def _open(self, region: int) -> DriverQueue[Any]:
-        tables = None
-        if self.features & VirtioFeature.INDIRECT_DESC:
-            entries = min(TABLE_ENTRIES, self.size)
-            room = self.memory.buffer(IndirectTables.size(self.size, entries), region=region)
-            tables = IndirectTables(room.view, room.addr, entries)
-        return open_driver_queue(self.layout, self.features, indirect=tables, base=self.base, queue_index=self.index)
+    def _make_tables(self, region: int) -> IndirectTables | None:
+        if not self.features & VirtioFeature.INDIRECT_DESC:
+            return None
+        entries = min(TABLE_ENTRIES, self.size)
+        room = self.memory.buffer(IndirectTables.size(self.size, entries), region=region)
+        return IndirectTables(room.view, room.addr, entries)
+
+    def _open(self) -> DriverQueue[Any]:
+        return open_driver_queue(
+            self.layout, self.features, indirect=self._tables, base=self.base, queue_index=self.index
+        )
+
+    def reset(self, base: int | None = None) -> None:
+        """Begin anew in the same place, with nothing in the ring; the back-end must not be running it."""
+        self.base = initial_base(self.features) if base is None else base
+        self.queue = self._open()
 
     @property
     def layout(self) -> RingLayout:
