@@ -5,7 +5,7 @@ import pytest
 from tests.engines import python_only
 from tests.virtqueue.formats import SplitRings, kinds
 from vhostuser.memory.map import GuestAddr
-from vhostuser.testing.rings import BUFFERS_ADDR, BUFFERS_SIZE, RingBuilder
+from vhostuser.testing.rings import BUFFERS_ADDR, RingBuilder
 from vhostuser.virtqueue import split_device
 from vhostuser.virtqueue.chain import Chain
 from vhostuser.virtqueue.queue import PUBLISH_EVERY, DeviceQueue, Segment, UnsupportedRing

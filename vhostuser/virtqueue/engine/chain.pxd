@@ -38,6 +38,7 @@ cdef class NativeWriter(Stream):
 
 cdef class NativeChain:
     cdef readonly uint32_t head
+    cdef readonly uint32_t entries
     cdef object token  # of the queue that it is in flight in; None: of none
     cdef NativeMemory memory
     cdef uint32_t readable_count

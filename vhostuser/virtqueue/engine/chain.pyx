@@ -218,6 +218,7 @@ cdef class NativeChain:
         self.memory = memory
         self.token = token
         self.head = chain.head
+        self.entries = chain.entries
         self.readable_count = chain.readable
         self.writable_count = chain.writable
         self.readable_bytes = chain.readable_bytes

@@ -13,5 +13,5 @@ cdef class NativeDevice:
     cdef object token  # what chains of this queue are known by
     cdef Chain scratch
 
-    cdef int allocate(self) except -1
+    cdef int allocate(self, bint in_order) except -1
     cdef object error(self)  # what to raise for ring.lie

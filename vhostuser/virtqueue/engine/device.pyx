@@ -19,7 +19,7 @@ from vhostuser.virtqueue.engine.ring cimport (
     device_should_notify,
 )
 from vhostuser.virtqueue.engine.split_device cimport IDX
-from vhostuser.virtqueue.engine.types cimport LIED, NO_MEMORY, ONE, Desc, DeviceRing
+from vhostuser.virtqueue.engine.types cimport LIED, NO_MEMORY, ONE, Desc, DeviceRing, Done
 
 from vhostuser.virtqueue.engine.lies import lie_text
 from vhostuser.virtqueue.packed_ring import base_of, positions_of
@@ -42,11 +42,16 @@ cdef class NativeDevice:
         layout.cut(features)  # the size is right, or we end here
         self.ring.queue_size = layout.queue_size
         self.ring.chains = 1 << 16 if self.ring.packed else self.ring.queue_size
-        self.allocate()
+        self.allocate(bool(features & VirtioFeature.IN_ORDER))
         self.rebind(layout, memory)
 
-    cdef int allocate(self) except -1:
+    cdef int allocate(self, bint in_order) except -1:
         cdef size_t size = self.ring.queue_size
+        if in_order:
+            self.ring.done = <Done *> calloc(self.ring.chains, sizeof(Done))
+            self.ring.line.heads = <uint16_t *> malloc(size * sizeof(uint16_t))
+            if self.ring.done == NULL or self.ring.line.heads == NULL:
+                raise MemoryError
         self.ring.taken = <uint16_t *> calloc(self.ring.chains, sizeof(uint16_t))
         self.ring.elements = <Desc *> malloc(size * sizeof(Desc))
         self.ring.table = <Desc *> malloc(size * sizeof(Desc))
@@ -56,6 +61,8 @@ cdef class NativeDevice:
 
     def __dealloc__(self):
         free(self.ring.taken)
+        free(self.ring.done)
+        free(self.ring.line.heads)
         free(self.ring.elements)
         free(self.ring.table)
         free(self.scratch.pieces)
@@ -82,7 +89,7 @@ cdef class NativeDevice:
 
     @property
     def in_flight(self):
-        """Chains popped and not completed yet."""
+        """Chains popped and not given back yet; IN_ORDER holds those back that are completed before their turn."""
         return self.ring.in_flight
 
     def pop(self, limit):

@@ -12,7 +12,7 @@ cdef class NativeDriver:
     cdef list tokens  # by head
     cdef Segment *segments  # room for a chain
 
-    cdef int allocate(self) except -1
+    cdef int allocate(self, bint in_order) except -1
     cdef int use_tables(self, object indirect) except -1
     cdef int measure_into(self, object segments, uint32_t at, uint64_t *total) except -1
     cdef object error(self)  # what to raise for ring.lie

@@ -62,7 +62,7 @@ cdef class NativeDriver:
         if indirect is not None and features & VirtioFeature.INDIRECT_DESC:
             self.use_tables(indirect)
         self.tokens = [None] * layout.queue_size
-        self.allocate()
+        self.allocate(bool(features & VirtioFeature.IN_ORDER))
 
     cdef int use_tables(self, object indirect) except -1:
         indirect.check(self.ring.queue_size)
@@ -73,8 +73,12 @@ cdef class NativeDriver:
         self.ring.table_entries = indirect.entries
         return 0
 
-    cdef int allocate(self) except -1:
+    cdef int allocate(self, bint in_order) except -1:
         cdef size_t size = self.ring.queue_size, place
+        if in_order:
+            self.ring.line.heads = <uint16_t *> malloc(size * sizeof(uint16_t))
+            if self.ring.line.heads == NULL:
+                raise MemoryError
         self.ring.free_list = <uint16_t *> malloc(size * sizeof(uint16_t))
         self.ring.links = <uint16_t *> calloc(size, sizeof(uint16_t))
         self.ring.added_list = <uint16_t *> malloc(size * sizeof(uint16_t))
@@ -95,6 +99,7 @@ cdef class NativeDriver:
     def __dealloc__(self):
         free(self.ring.free_list)
         free(self.ring.links)
+        free(self.ring.line.heads)
         free(self.ring.added_list)
         free(self.ring.records)
         free(self.segments)

@@ -14,12 +14,14 @@ A loop::
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
+from vhostuser.virtqueue.engine.line cimport line_first, line_join
 from vhostuser.virtqueue.engine.packed_driver cimport (
     packed_add,
     packed_driver_arm,
     packed_driver_disarm,
     packed_driver_publish,
-    packed_reap,
+    packed_named,
+    packed_take_back,
 )
 from vhostuser.virtqueue.engine.split_driver cimport (
     split_add,
@@ -27,7 +29,8 @@ from vhostuser.virtqueue.engine.split_driver cimport (
     split_driver_disarm,
     split_driver_look,
     split_driver_publish,
-    split_reap,
+    split_named,
+    split_take_back,
 )
 from vhostuser.virtqueue.engine.types cimport LIED, NO_LIE, ONE, DriverRing, Record, Segment, Used
 
@@ -69,6 +72,8 @@ cdef inline bint driver_publish(DriverRing *ring) noexcept nogil:
         return False
     for index in range(count):
         ring.records[ring.added_list[index]].published = 1
+        if ring.line.heads != NULL:
+            line_join(&ring.line, ring.added_list[index], ring.queue_size)
     ring.published += count
     ring.added = 0
     return packed_driver_publish(ring) if ring.packed else split_driver_publish(ring, count)
@@ -84,13 +89,39 @@ cdef inline int driver_look(DriverRing *ring) noexcept nogil:
     return ONE if ring.packed else split_driver_look(ring)
 
 
+cdef inline int driver_named(DriverRing *ring, Used *used) noexcept nogil:
+    return packed_named(ring, used) if ring.packed else split_named(ring, used)
+
+
+cdef inline int driver_next_in_order(DriverRing *ring, Used *used) noexcept nogil:
+    """With IN_ORDER an element may stand for a batch: those in front of the one it names are full to the last byte."""
+    cdef int found
+    if not ring.in_batch:
+        found = driver_named(ring, &ring.batch)
+        if found != ONE:
+            return found
+        ring.in_batch = True
+    used.head = line_first(&ring.line, ring.queue_size)
+    ring.line.left += 1
+    if used.head == ring.batch.head:
+        used.length = ring.batch.length
+        ring.in_batch = False
+    else:
+        used.length = <uint32_t> min(ring.records[used.head].writable, <uint64_t> 0xFFFFFFFF)
+    return ONE
+
+
 cdef inline int driver_reap(DriverRing *ring, Used *used) noexcept nogil:
     """Take the next chain that the device has used: `ONE`, `NOTHING`, or `LIED` with ``ring.lie`` set, for ever."""
     cdef int found
     if ring.lie.code != NO_LIE:
         return LIED
-    found = packed_reap(ring, used) if ring.packed else split_reap(ring, used)
+    found = driver_named(ring, used) if ring.line.heads == NULL else driver_next_in_order(ring, used)
     if found == ONE:
+        if ring.packed:
+            packed_take_back(ring, used.head)
+        else:
+            split_take_back(ring, used.head)
         ring.records[used.head].published = 0
         ring.published -= 1
     return found
@@ -99,7 +130,7 @@ cdef inline int driver_reap(DriverRing *ring, Used *used) noexcept nogil:
 cdef inline bint driver_arm(DriverRing *ring) noexcept nogil:
     """Ask for notifications; true when there is something to reap already, or a lie to hear of."""
     cdef bint more = packed_driver_arm(ring) if ring.packed else split_driver_arm(ring)
-    return more or ring.lie.code != NO_LIE
+    return more or ring.in_batch or ring.lie.code != NO_LIE
 
 
 cdef inline void driver_disarm(DriverRing *ring) noexcept nogil:

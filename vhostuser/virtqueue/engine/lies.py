@@ -40,7 +40,8 @@ TEXTS: Final = (
     "used element names chain {}, which is not outstanding",
     "used element says {} bytes written to chain {}, which offered {}",
     "used descriptor {} names chain {}, which is not outstanding",
-    "used descriptor {}: {} bytes written to chain {} of {}",
+    "used descriptor {} says {} bytes written to chain {}, which offered {}",
+    "used element names chain {}, number {} of {} that were used",
 )
 
 

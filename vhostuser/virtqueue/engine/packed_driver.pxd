@@ -107,7 +107,16 @@ cdef inline bint packed_driver_publish(DriverRing *ring) noexcept nogil:
     return is_asked(ring.device, ring.visible, before, True, ring.queue_size, ring.event_idx)
 
 
-cdef inline int packed_reap(DriverRing *ring, Used *used) noexcept nogil:
+cdef inline void packed_take_back(DriverRing *ring, uint32_t head) noexcept nogil:
+    """Go past a chain that was used; its entries and its id are free again."""
+    ring.free_list[ring.free_ids] = <uint16_t> head
+    ring.free_ids += 1
+    ring.free += ring.records[head].entries
+    ring.next_used = moved_on(ring.next_used, ring.records[head].entries, ring.queue_size)
+
+
+cdef inline int packed_named(DriverRing *ring, Used *used) noexcept nogil:
+    """What the next entry says, if it is used and that can be."""
     cdef uint16_t *flags_at = driver_flags(ring, ring.next_used)
     # Acquire: the rest of the entry and the buffers are read after the flags that give them back.
     cdef uint16_t flags = load16_acquire(flags_at), chain_id
@@ -125,10 +134,6 @@ cdef inline int packed_reap(DriverRing *ring, Used *used) noexcept nogil:
         if flags & WRITE:
             return lied(&ring.lie, ENTRY_TOO_LONG, offset, used.length, used.head, record.writable)
         used.length = 0  # 2.8.4: without WRITE the field means nothing; QEMU's devices use it all the same
-    ring.free_list[ring.free_ids] = chain_id
-    ring.free_ids += 1
-    ring.free += record.entries
-    ring.next_used = moved_on(ring.next_used, record.entries, ring.queue_size)
     return ONE
 
 

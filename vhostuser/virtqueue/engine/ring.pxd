@@ -17,6 +17,7 @@ too small, so it may begin as NULL with a capacity of 0.
 
 from libc.stdint cimport uint32_t
 
+from vhostuser.virtqueue.engine.line cimport line_first, line_is_empty, line_join
 from vhostuser.virtqueue.engine.packed_device cimport (
     packed_arm,
     packed_complete,
@@ -59,17 +60,14 @@ cdef inline int device_pop(DeviceRing *ring, Chain *chain) noexcept nogil:
     if found == ONE:
         ring.taken[chain.head] = <unsigned short> chain.entries
         ring.in_flight += 1
+        if ring.line.heads != NULL:
+            line_join(&ring.line, chain.head, ring.queue_size)
     return found
 
 
-cdef inline bint device_complete(DeviceRing *ring, uint32_t head, uint32_t written) noexcept nogil:
-    """Give a chain back, with so many bytes written from its start; false when it is not in flight.
-
-    The driver sees it after `device_publish`, or earlier: every 16 are published on the way.
-    """
-    cdef uint32_t entries = ring.taken[head] if head < ring.chains else 0
-    if entries == 0:
-        return False
+cdef inline void give_back(DeviceRing *ring, uint32_t head, uint32_t written) noexcept nogil:
+    """Write the used element of a chain."""
+    cdef uint32_t entries = ring.taken[head]
     ring.taken[head] = 0
     ring.in_flight -= 1
     ring.unpublished += 1
@@ -78,6 +76,35 @@ cdef inline bint device_complete(DeviceRing *ring, uint32_t head, uint32_t writt
         packed_complete(ring, head, entries, written)
     else:
         split_complete(ring, head, written)
+
+
+cdef inline void give_back_in_order(DeviceRing *ring, uint32_t head, uint32_t written) noexcept nogil:
+    """With IN_ORDER a chain that is done before its turn waits for those in front of it; ``in_order.py`` says more."""
+    cdef uint32_t first
+    ring.done[head].written = written
+    ring.done[head].done = 1
+    while not line_is_empty(&ring.line):
+        first = line_first(&ring.line, ring.queue_size)
+        if not ring.done[first].done:
+            return
+        ring.done[first].done = 0
+        ring.line.left += 1
+        give_back(ring, first, ring.done[first].written)
+
+
+cdef inline bint device_complete(DeviceRing *ring, uint32_t head, uint32_t written) noexcept nogil:
+    """Give a chain back, with so many bytes written from its start; false when it is not in flight.
+
+    The driver sees it after `device_publish`, or earlier: every 16 are published on the way.
+    """
+    if head >= ring.chains or ring.taken[head] == 0:
+        return False
+    if ring.line.heads == NULL:
+        give_back(ring, head, written)
+    elif ring.done[head].done:
+        return False
+    else:
+        give_back_in_order(ring, head, written)
     return True
 
 

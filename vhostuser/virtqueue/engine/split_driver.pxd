@@ -7,8 +7,10 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from vhostuser.virtqueue.engine.atomics cimport copy_once, full_fence, load16, load16_acquire, store16, store16_release
+from vhostuser.virtqueue.engine.line cimport line_place
 from vhostuser.virtqueue.engine.split_device cimport ELEMENTS, FLAGS, IDX, RING, SUPPRESSED
 from vhostuser.virtqueue.engine.types cimport (
+    BATCH_TOO_LONG,
     DESC_SIZE,
     INDIRECT,
     LIED,
@@ -52,20 +54,25 @@ cdef inline void split_write_table(
     )
 
 
+cdef inline uint32_t split_free_desc(DriverRing *ring, uint32_t number) noexcept nogil:
+    """One of the next descriptors to use: what was used last is still in the cache, but IN_ORDER wants it in a row."""
+    if ring.line.heads != NULL:
+        return (ring.next_desc + number) & (ring.queue_size - 1)
+    return ring.free_list[ring.free - 1 - number]
+
+
 cdef inline uint32_t split_add(
     DriverRing *ring, const Segment *segments, uint32_t readable, uint32_t count, bint table
 ) noexcept nogil:
     """Write a chain for which there is room; its head."""
-    cdef uint32_t place = ring.free - 1, head = ring.free_list[place], at = head, following, index, flags
+    cdef uint32_t head = split_free_desc(ring, 0), at = head, following, index, flags
     if table:
-        ring.free -= 1
         split_write_table(ring, head, segments, readable, count)
     else:
-        ring.free -= count
         for index in range(count):
             flags = 0 if index < readable else WRITE
             if index + 1 < count:
-                following = ring.free_list[place - index - 1]
+                following = split_free_desc(ring, index + 1)
                 ring.links[at] = <uint16_t> following
                 flags |= NEXT
             else:
@@ -74,6 +81,8 @@ cdef inline uint32_t split_add(
                 ring.descriptor + at * DESC_SIZE, segments[index].addr, segments[index].length, flags, following
             )
             at = following
+    ring.free -= 1 if table else count
+    ring.next_desc += 1 if table else count
     store16(ring.driver + RING + (ring.next_avail & (ring.queue_size - 1)), <uint16_t> head)
     ring.next_avail = (ring.next_avail + 1) & 0xFFFF
     return head
@@ -105,16 +114,20 @@ cdef inline int split_driver_look(DriverRing *ring) noexcept nogil:
     return ONE
 
 
-cdef inline void split_free(DriverRing *ring, uint32_t head, uint32_t entries) noexcept nogil:
-    """Put a chain's descriptors back, its head on top: what was used last is still in the cache."""
-    cdef uint32_t at = head, index
-    for index in range(entries):
-        ring.free_list[ring.free + entries - 1 - index] = <uint16_t> at
-        at = ring.links[at]
+cdef inline void split_take_back(DriverRing *ring, uint32_t head) noexcept nogil:
+    """Go past a chain that was used; its descriptors are free again, its head on top."""
+    cdef uint32_t at = head, entries = ring.records[head].entries, index
+    if ring.line.heads == NULL:
+        for index in range(entries):
+            ring.free_list[ring.free + entries - 1 - index] = <uint16_t> at
+            at = ring.links[at]
     ring.free += entries
+    ring.next_used = (ring.next_used + 1) & 0xFFFF
 
 
-cdef inline int split_reap(DriverRing *ring, Used *used) noexcept nogil:
+cdef inline int split_named(DriverRing *ring, Used *used) noexcept nogil:
+    """What the next used element says, if that can be."""
+    cdef uint64_t place
     cdef Record *record
     if ring.next_used == ring.used_seen:
         if split_driver_look(ring) == LIED:
@@ -127,8 +140,12 @@ cdef inline int split_reap(DriverRing *ring, Used *used) noexcept nogil:
     record = ring.records + used.head
     if used.length > record.writable:
         return lied(&ring.lie, USED_TOO_LONG, used.length, used.head, record.writable, 0)
-    split_free(ring, used.head, record.entries)
-    ring.next_used = (ring.next_used + 1) & 0xFFFF
+    if ring.line.heads != NULL:
+        place = line_place(&ring.line, used.head, ring.queue_size)
+        if place >= ((ring.used_seen - ring.next_used) & 0xFFFF):
+            return lied(
+                &ring.lie, BATCH_TOO_LONG, used.head, place + 1, (ring.used_seen - ring.next_used) & 0xFFFF, 0
+            )
     return ONE
 
 

@@ -40,6 +40,7 @@ cdef enum LieCode:
     USED_TOO_LONG  # bytes, head, offered
     ENTRY_UNKNOWN  # entry, head
     ENTRY_TOO_LONG  # entry, bytes, head, offered
+    BATCH_TOO_LONG  # head, its number in the batch, chains used
     NO_MEMORY  # no lie of the peer's: ours ran out
 
 cdef enum Found:
@@ -81,6 +82,17 @@ cdef struct Chain:
     iovec *pieces
     uint32_t capacity
 
+cdef struct Line:
+    # Heads in the order in which they went out, for IN_ORDER: a circle of queue_size places.
+    uint16_t *heads  # NULL: not negotiated
+    uint64_t joined  # how many ever did
+    uint64_t left
+
+cdef struct Done:
+    # IN_ORDER: a chain that is completed, perhaps before its turn.
+    uint32_t written
+    uint8_t done
+
 cdef struct DeviceRing:
     # The device's side of a ring of either format.
     bint packed
@@ -105,6 +117,8 @@ cdef struct DeviceRing:
     uint32_t in_flight
     uint16_t *taken  # by chain: entries it takes while in flight, else 0
     uint32_t chains  # the length of that table
+    Line line
+    Done *done  # IN_ORDER, by chain
     Desc *elements  # room for a chain of queue_size descriptors
     Desc *table  # and for an indirect table as long
     Lie lie
@@ -144,6 +158,10 @@ cdef struct DriverRing:
     uint16_t *free_list  # split: these descriptors; packed: ids
     uint32_t free_ids  # packed: how many of those
     uint16_t *links  # split: the descriptor behind this one in its chain
+    uint32_t next_desc  # split, IN_ORDER: descriptors are used one after the other (2.7.9)
+    Line line
+    bint in_batch  # IN_ORDER: the device named this chain, and those in front of it are used as well
+    Used batch
     uint32_t added  # chains that the device does not see yet,
     uint16_t *added_list  # and which
     uint32_t published
