@@ -62,10 +62,12 @@ class SharedMemory:
 
     Attributes:
         regions: as they go into SET_MEM_TABLE.
+        home: number of the region that buffers come from, if nothing else is said.
     """
 
     def __init__(self, *spans: Span, shm: bool = True) -> None:
         spans = spans or DEFAULT
+        self.home = 0
         self._spans = spans
         self._blocks: list[MemoryBlock] = []
         self._files: list[memoryview] = []
@@ -124,13 +126,14 @@ class SharedMemory:
         """A buffer at a guest address of the caller's choice, without canaries."""
         return Buffer(GuestAddr(addr), self.user_addr(addr), self.view(addr, length))
 
-    def buffer(self, data: bytes | int, *, align: int = 16, region: int = 0) -> Buffer:
+    def buffer(self, data: bytes | int, *, align: int = 16, region: int | None = None) -> Buffer:
         """A new buffer with canaries on both sides, with ``data`` in it or of that many bytes.
 
         Raises:
             MemoryError: the region is full.
         """
         length = data if isinstance(data, int) else len(data)
+        region = self.home if region is None else region
         start = -(-(self._next[region] + CANARY) // align) * align
         end = start + length + CANARY
         if end > self.regions[region].guest_addr + self.regions[region].size:
@@ -143,6 +146,10 @@ class SharedMemory:
             buffer.view[:] = data
         self._buffers.append((buffer, before, behind))
         return buffer
+
+    def skip_to(self, addr: int, *, region: int = 0) -> None:
+        """Take the next buffers of a region from ``addr`` on."""
+        self._next[region] = max(self._next[region], addr)
 
     def check(self) -> None:
         """Has the back-end kept to its buffers?
