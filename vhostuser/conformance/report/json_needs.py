@@ -34,10 +34,10 @@ def need_from_name(text: str, where: str) -> Requirement:
     Raises:
         NotAReport: we do not know it; ``where`` is where it stood.
     """
-    kind, _, name = text.partition(":")
+    kind, colon, name = text.partition(":")
     if kind == "need" and name in Need.__members__:
         return Need[name]
-    if kind in _TABLES:
+    if colon and kind in _TABLES:
         bits = [_bit(each, _TABLES[kind]) for each in name.split("|") if each]
         if None not in bits:
             return _TABLES[kind](sum(bit for bit in bits if bit is not None))

@@ -131,7 +131,10 @@ def recap_lines(run: Run, *, width: int = WIDTH, whole_log: bool = False) -> Ite
 def failure_lines(result: Result, *, width: int = WIDTH, whole_log: bool = False) -> Iterator[Line]:
     """One failure: what was found and expected, the end of the log and of stderr, and how to see it again."""
     verdict = Piece(result.verdict.value, style_of(result.verdict))
-    yield (verdict, Piece(f"  {title(result)}", Style.HEADING))
+    first, *rest = _wrapped(title(result), width - len(verdict.text) - 2)
+    yield (verdict, Piece(f"  {first}", Style.HEADING))
+    for more in rest:
+        yield (Piece(f"{' ' * len(verdict.text)}  {more}", Style.HEADING),)
     yield (Piece(f"  {requirement(result.case)}", Style.QUIET),)
     parts = contrast(result.reason)
     fields = {"found": parts.found, "expected": parts.expected} if parts else {"reason": why(result)}

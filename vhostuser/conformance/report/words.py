@@ -109,10 +109,10 @@ def one_line(text: str) -> str:
 
 
 def _acts(character: str) -> bool:
-    """Control and format characters, separators, surrogates, and what is no character at all."""
+    """Control and format characters, separators, surrogates, and what has no meaning or none that all agree on."""
     if character.isascii():
         return character < " " or character == "\x7f"
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp")
 
 
 def _escaped(character: str) -> str:
