@@ -6,12 +6,16 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import trio
+
 from frontend.conformance.memory import SharedMemory
 from frontend.conformance.model import Model, Request, model_of
 from frontend.conformance.ring import TestRing
 from frontend.conformance.session import Closed, Outcome, Session
 from vhostuser.conformance import Failure, Skip, Verdict
 from vhostuser.wire.features import ProtocolFeature, VirtioFeature, names
+from vhostuser.wire.frontend_messages import GetFeatures
+from vhostuser.wire.records import U64
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Closed", "Device", "Outcome", "Peer"]
 
 BASIC = VirtioFeature.VERSION_1 | VirtioFeature.PROTOCOL_FEATURES
+
+AGAIN = 0.005
+"""Seconds between two attempts to be served."""
 
 
 @dataclass(eq=False)
@@ -113,9 +120,31 @@ class Peer:
         self, virtio: int | None = None, protocol: ProtocolFeature | None = None, *, without: int = 0
     ) -> Session:
         """A new connection with features negotiated, see `Session.negotiate`."""
-        session = await self.connect()
+        session = await self.served()
         await session.negotiate(virtio, protocol, without=without)
         return session
+
+    async def served(self) -> Session:
+        """A new connection on which GET_FEATURES has been answered.
+
+        A program that serves one front-end at a time may turn the next one away until it has noticed that the last
+        one left; it gets `patience` for that.
+
+        Raises:
+            Closed: it turned everybody away.
+        """
+        end = None
+        while True:
+            session = await self.connect()
+            try:
+                session.offered = (await session.ask(GetFeatures(), U64)).value
+                return session
+            except Closed:
+                end = trio.current_time() + self.patience if end is None else end
+                if trio.current_time() > end:
+                    raise
+            session.close()
+            await trio.sleep(AGAIN)
 
     async def alive(self) -> None:
         """A new connection is served: the program has survived, or can be started again after an orderly end.
@@ -132,8 +161,8 @@ class Peer:
             raise Failure(f"the back-end was killed by signal {-status}")
         if status:
             self.note(f"the program ended with status {status} after the connection")
-        with Session(await self.target.dial(), self.recorder, patience=self.patience) as session:
-            await session.in_sync()
+        await self.served()
+        self.hang_up()
 
     def hang_up(self) -> None:
         """Close every connection of this case."""

@@ -321,7 +321,8 @@ class Session:
         """
         virtio = VirtioFeature.VERSION_1 | VirtioFeature.PROTOCOL_FEATURES if virtio is None else virtio
         protocol = DEFAULT_PROTOCOL if protocol is None else protocol
-        self.offered = (await self.ask(GetFeatures(), U64)).value
+        if not self.offered:
+            self.offered = (await self.ask(GetFeatures(), U64)).value
         wanted = self.offered & virtio & ~without
         if wanted & VirtioFeature.PROTOCOL_FEATURES:
             self.protocol_offered = ProtocolFeature((await self.ask(GetProtocolFeatures(), U64)).value)
