@@ -55,7 +55,7 @@ class MappedStorage(FileStorage):
 
     def write(self, offset: int, views: Sequence[Buffer], *, nowait: bool) -> None:
         self._check()
-        for view in map(memoryview, views):
+        for view in views:
             self._part(offset, len(view))[:] = view
             offset += len(view)
         self._check()

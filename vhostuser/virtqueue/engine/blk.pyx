@@ -152,10 +152,12 @@ cdef class BlkLoop:
                     continue
                 self.finish()
                 if found == LIED:
-                    return LIED
+                    # Where a page was repaired, that is the driver's lie, and the caller has to say so.
+                    return 0 if must_return(&self.bell) else LIED
                 if watch(ring, &self.bell):
                     continue
-                if not device_arm(ring):
+                # Once more before sleeping: the looks at the ring just now may have met a page that was gone.
+                if not device_arm(ring) and not must_return(&self.bell):
                     sleep_on(ends, 2, timeout)
                 device_disarm(ring)
         finally:
