@@ -14,6 +14,7 @@ from tests.virtqueue.formats import DEFAULTS, KINDS, AnyRings, PackedRings, Ring
 from vhostuser.testing.packed_rings import PackedRingBuilder
 from vhostuser.testing.rings import RingBuilder
 from vhostuser.virtqueue import queue
+from vhostuser.virtqueue.engine import ENGINE
 from vhostuser.wire.features import VirtioFeature
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True, scope="module")
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Who drives rings that are opened without a word about it, as VHOST_USER_ENGINE says it for a process."""
-    chosen: Engine = getattr(request, "param", queue.ENGINE)  # a state machine of Hypothesis has no parameters
+    chosen: Engine = getattr(request, "param", ENGINE)  # a state machine of Hypothesis has no parameters
     need(chosen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queue, "ENGINE", chosen)
