@@ -11,6 +11,7 @@ import click
 from frontend.commands.conform_reports import Wanted, wanted
 from frontend.commands.conform_state import failed_before
 from frontend.commands.conform_target import Definition, definition
+from frontend.conformance.catalogue import GROUPS
 from frontend.conformance.suite import load
 from vhostuser.conformance.known import KnownIssues
 from vhostuser.conformance.selection import Selection, Turn
@@ -72,6 +73,7 @@ def plan_of(
         tags=tags,
         destructive=destructive,
         first=failed_before(meant.name) if failed_first else (),
+        groups=list(GROUPS),
     )
     turns = selection.turns(load())
     if not turns:

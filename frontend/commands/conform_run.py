@@ -24,6 +24,7 @@ from frontend.conformance.stage import BackendStage
 from frontend.conformance.targets import ConnectedTarget, ProgramTarget, SocketTarget
 from vhostuser import __version__
 from vhostuser.conformance import Run
+from vhostuser.conformance.report.words import printable
 from vhostuser.conformance.runner import Options, Runner
 from vhostuser.conformance.target import NotStarted
 
@@ -53,7 +54,7 @@ def run(plan: Plan) -> int:
         try:
             trio.run(_run, plan, result, screen, restrict_keyboard_interrupt_to_checkpoints=True)
         except* NotStarted as group:
-            raise NoBackend(f"the target did not start: {_first(group)}") from None
+            raise NoBackend(printable(f"the target did not start: {_first(group)}")) from None
         result.seconds = (datetime.datetime.now(datetime.UTC) - began).total_seconds()
         screen.recap(result)
     remember(plan.target.name, result)
@@ -116,7 +117,7 @@ async def _subject(plan: Plan) -> AsyncIterator[Subject]:
                     name=target.name,
                 )
                 try:
-                    program.scratch.mkdir()  # noqa: ASYNC240 - an empty folder in /tmp
+                    program.scratch.mkdir()
                     await _prepare(target.prepare, program.scratch)
                     yield program
                 finally:
