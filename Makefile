@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # A stamp a set of requirements: `make demo` does not wait for linters, nor need them to exist for this machine.
 READY_TO_TEST = $(VENV)/ready-to-test
@@ -20,6 +21,7 @@ help:
 	@echo 'make lint     ruff (format and rules) and mypy --strict'
 	@echo 'make docs     the documentation, into site/; a dangling link is an error'
 	@echo 'make peers    fetch the programs that tests/peers talks to (Debian packages)'
+	@echo 'make bench    measure ours beside qemu-storage-daemon and libblkio; renews docs/benchmarks.md (20 minutes)'
 	@echo 'make wheel    a wheel, into dist/'
 	@echo 'make clean    remove everything that these targets made'
 	@echo
@@ -44,6 +46,10 @@ docs: $(READY_FOR_DOCS)
 peers:
 	./tests/peers/install
 
+# Wants a machine that does nothing else.  BENCH_ARGS="--quick" takes three minutes.
+bench: $(READY_TO_TEST) peers
+	$(VENV)/bin/python -m benchmarks --page docs/benchmarks.md $(BENCH_ARGS)
+
 wheel: $(READY_TO_TEST)
 	$(VENV)/bin/python -m pip wheel -q --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist
@@ -67,4 +73,4 @@ $(READY_FOR_DOCS): $(READY_TO_TEST) requirements/docs.txt
 
 # Two targets may want the same environment: with -j they still take turns.
 .NOTPARALLEL:
-.PHONY: help demo test lint docs peers wheel clean
+.PHONY: help demo test lint docs peers bench wheel clean
