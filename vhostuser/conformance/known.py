@@ -21,7 +21,7 @@ from vhostuser.conformance.verdict import Verdict
 from vhostuser.errors import VhostUserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from vhostuser.conformance.result import Result
 
@@ -88,8 +88,10 @@ class KnownIssues:
         return min(fitting, key=lambda each: bool(_WILD & set(each.cases)), default=None)
 
 
-def _entry(number: int, fields: Mapping[str, Any]) -> Known:
+def _entry(number: int, fields: Any) -> Known:
     where = f"entry {number} of [[known]]"
+    if not isinstance(fields, dict):
+        raise KnownIssuesError(f"{where}: found {fields!r}, expected a table")
     if unknown := set(fields) - FIELDS:
         raise KnownIssuesError(f"{where}: found {', '.join(sorted(unknown))}, expected {', '.join(sorted(FIELDS))}")
     if not fields.get("cases") or not fields.get("reason"):

@@ -25,6 +25,8 @@ __all__ = ["Ending", "Output", "Program"]
 KEPT: Final = 64 << 10
 """Bytes that are kept of what a program prints: the last ones."""
 PIECE: Final = 64 << 10
+LAST_WORDS: Final = 0.2
+"""Seconds to read on after a program has ended."""
 POLL: Final = 0.01
 """Seconds between two looks, where nothing wakes us."""
 
@@ -94,8 +96,7 @@ class Program:
     def __init__(self, process: subprocess.Popen[bytes], command: Sequence[str]) -> None:
         self._process = process
         self._pidfd = _pidfd(process.pid)
-        self._reading = trio.CancelScope()
-        self._read_all: list[trio.Event] = []
+        self._readers: list[tuple[trio.CancelScope, trio.Event]] = []
         self.command = command
         self.output = self.stdout = Output()
         self.ending: Ending | None = None
@@ -144,8 +145,9 @@ class Program:
         if apart:
             program.stdout = Output()
         for (read_end, _), output in zip(pipes, (program.output, program.stdout), strict=False):
-            program._read_all.append(trio.Event())
-            nursery.start_soon(program._listen, read_end, output, program._read_all[-1])
+            reader = (trio.CancelScope(), trio.Event())
+            program._readers.append(reader)
+            nursery.start_soon(_listen, read_end, output, *reader)
         return program
 
     @property
@@ -189,10 +191,10 @@ class Program:
             if self._pidfd is not None:
                 os.close(self._pidfd)
                 self._pidfd = None
-            # A child that left the group may still hold the pipe: what it prints is no news any more.
-            self._reading.deadline = trio.current_time() + 0.2
-            for event in self._read_all:
-                await event.wait()
+            for reading, finished in self._readers:
+                # A child that left the group may still hold the pipe: what it prints is no news any more.
+                reading.deadline = trio.current_time() + LAST_WORDS
+                await finished.wait()
         assert self.ending is not None
         return self.ending
 
@@ -200,14 +202,15 @@ class Program:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    async def _listen(self, read_end: int, output: Output, finished: trio.Event) -> None:
-        try:
-            async with trio.lowlevel.FdStream(read_end) as stream:
-                with self._reading, suppress(trio.BrokenResourceError):
-                    while piece := await stream.receive_some(PIECE):
-                        output.add(piece)
-        finally:
-            finished.set()
+
+async def _listen(read_end: int, output: Output, reading: trio.CancelScope, finished: trio.Event) -> None:
+    try:
+        async with trio.lowlevel.FdStream(read_end) as stream:
+            with reading, suppress(trio.BrokenResourceError):
+                while piece := await stream.receive_some(PIECE):
+                    output.add(piece)
+    finally:
+        finished.set()
 
 
 def _pidfd(pid: int) -> int | None:
