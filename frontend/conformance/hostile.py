@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from frontend.conformance.peer import Peer
     from frontend.conformance.session import Session
     from vhostuser.wire.catalog import Message
+    from vhostuser.wire.features import ProtocolFeature
 
 HEADER = struct.Struct("=III")
 """Request, flags and size, to be put together by hand."""
@@ -64,6 +65,7 @@ async def survives_each(
     *messages: Raw,
     may_accept: bool = True,
     prepare: Callable[[Session], Awaitable[None]] | None = None,
+    protocol: ProtocolFeature | None = None,
 ) -> Verdict | None:
     """`Peer.survives` for one message after the other, each on connections of its own.
 
@@ -76,7 +78,9 @@ async def survives_each(
         async def provoke(session: Session, message: Raw = message) -> None:
             await message.send(peer, session)
 
-        verdicts.add(await peer.survives(provoke, message.request, may_accept=may_accept, prepare=prepare))
+        verdicts.add(
+            await peer.survives(provoke, message.request, may_accept=may_accept, prepare=prepare, protocol=protocol)
+        )
     return Verdict.REJECT if verdicts == {Verdict.REJECT} else None
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from frontend.conformance.log import Recorder
     from frontend.conformance.profile import Profile
+    from frontend.guest.memory import Buffer
     from vhostuser.conformance.target import Target
 
 __all__ = ["Closed", "Device", "Outcome", "Peer"]
@@ -41,12 +42,14 @@ class Device:
         memory: the guest's.
         rings: those that run, by index.
         model: what a request is.
+        room: where long requests put their data, once there are any.
     """
 
     session: Session
     memory: SharedMemory
     rings: Sequence[TestRing]
     model: Model
+    room: Buffer | None = None
 
     @property
     def ring(self) -> TestRing:

@@ -31,7 +31,7 @@ from vhostuser.wire.frontend_messages import (
 from vhostuser.wire.records import VringAddrFlags, VringState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from frontend.conformance.memory import SharedMemory
     from frontend.conformance.model import Request
@@ -118,7 +118,19 @@ class TestRing:
         await session.tell(SetVringBase(self.index, self.base))
         await session.tell(self.addresses())
         await self.send_call(session)
-        await session.tell(SetVringErr.of(self.index), Fds.of(self._err_end.duplicate()))
+        await session.tell(SetVringErr.of(self.index), self.err_fds())
+
+    def kick_fds(self) -> Fds:
+        """What goes with SET_VRING_KICK; the caller owns it."""
+        return Fds.of(self._kick_end.duplicate())
+
+    def call_fds(self) -> Fds:
+        """What goes with SET_VRING_CALL; the caller owns it."""
+        return Fds.of(self._call_end.duplicate())
+
+    def err_fds(self) -> Fds:
+        """What goes with SET_VRING_ERR; the caller owns it."""
+        return Fds.of(self._err_end.duplicate())
 
     def addresses(self, flags: int = 0, log: int = 0) -> SetVringAddr:
         """SET_VRING_ADDR for this ring."""
@@ -133,11 +145,11 @@ class TestRing:
 
     async def send_call(self, session: Session) -> None:
         """SET_VRING_CALL with this ring's call descriptor."""
-        await session.tell(SetVringCall.of(self.index), Fds.of(self._call_end.duplicate()))
+        await session.tell(SetVringCall.of(self.index), self.call_fds())
 
     async def send_kick(self, session: Session) -> None:
         """SET_VRING_KICK with this ring's kick descriptor: starts the ring."""
-        await session.tell(SetVringKick.of(self.index), Fds.of(self._kick_end.duplicate()))
+        await session.tell(SetVringKick.of(self.index), self.kick_fds())
 
     async def enable(self, session: Session, on: bool = True) -> None:
         """SET_VRING_ENABLE, if PROTOCOL_FEATURES was negotiated; without, rings are always enabled."""
@@ -213,6 +225,18 @@ class TestRing:
                     return done
                 await trio.sleep(LOOK_AGAIN)
         raise Wedged(f"ring {self.index}: {len(done)} of {count} requests were done within {patience:g} s")
+
+    async def until(self, condition: Callable[[], object], otherwise: str) -> None:
+        """Wait until a look at memory finds what is waited for.
+
+        Raises:
+            Wedged: it does not in time; says ``otherwise``.
+        """
+        with trio.move_on_after(self.patience):
+            while not condition():  # noqa: ASYNC110 - memory tells nobody
+                await trio.sleep(LOOK_AGAIN)
+            return
+        raise Wedged(f"ring {self.index}: {otherwise} within {self.patience:g} s")
 
     async def do(self, *requests: Request, kick: bool | None = None) -> None:
         """Have requests done, one batch, and check each answer and the canaries."""
