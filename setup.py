@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, setup  # type: ignore[import-untyped]
 
 ENGINE = Path("vhostuser/virtqueue/engine")
 WANTED = os.environ.get("VHOST_USER_BUILD_ENGINE", "")
@@ -33,7 +33,7 @@ def extensions() -> list[Extension]:
         for source in sorted(ENGINE.glob("*.pyx"))
     ]
     directives = {"language_level": 3, "cdivision": True, "boundscheck": False, "wraparound": False}
-    modules: list[Extension] = cythonize(made, compiler_directives=directives, quiet=True)
+    modules: list[Extension] = cythonize(made, compiler_directives=directives, quiet=True)  # type: ignore[no-untyped-call]
     return modules
 
 
