@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from frontend.conformance.session import Closed
 from vhostuser.conformance import CaseError, Failure, Verdict
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ async def recorded(peer: Peer, what: str, trying: Awaitable[object]) -> Verdict 
     """Try something that the text leaves open: when it does not work, that is told and does not fail the case.
 
     Returns:
-        WARN when it did not work.
+        WARN when it did not work, REJECT when the back-end hung up over it.
     """
     try:
         await trying
     except CaseError as error:
         peer.note(f"{what}: {error}")
         return Verdict.WARN
+    except Closed as error:
+        peer.note(f"{what}: {error}")
+        return Verdict.REJECT
     return None

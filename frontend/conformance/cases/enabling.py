@@ -36,7 +36,8 @@ async def again_with_bit_30(peer: Peer) -> Verdict | None:
         await device.works()
         await device.session.set_features(device.session.features)
         verdict = await recorded(peer, "a request after SET_FEATURES", device.works(2))
-        await device.session.in_sync()
+        if verdict is not Verdict.REJECT:
+            await device.session.in_sync()
     return verdict
 
 
