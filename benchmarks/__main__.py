@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,8 @@ from benchmarks.programs import Missing, build
 from benchmarks.sample import Results
 
 ROOT = Path(__file__).parent.parent
+BUSY_MACHINE = 0.5
+"""Processes that ran on average in the last minute, from which on a warning is due."""
 
 
 def main() -> int:
@@ -56,6 +59,8 @@ def measure(*, quick: bool, only: list[str]) -> Results:
         programs = build(Path(name))
         with Laboratory(Path(name), programs) as lab:
             lab.results.machine = describe(programs.libblkio)
+            if os.getloadavg()[0] > BUSY_MACHINE:
+                print("benchmarks: this machine does other things too; figures will be too low", file=sys.stderr)
             run_all(lab, QUICK if quick else FULL, only)
             return lab.results
 

@@ -6,6 +6,7 @@ the neighbour before has always the same victim.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -65,6 +66,7 @@ class Laboratory:
             with path.open("wb") as file:
                 for _ in range(size // MIB):
                     file.write(piece)
+                os.fsync(file.fileno())  # else it is brought to the disk while somebody is measured
         return path
 
     def backend(self, backend: Backend, size: int) -> Running | None:

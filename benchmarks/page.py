@@ -46,7 +46,7 @@ def figures(results: Results, drawn: Sequence[str]) -> Iterator[str]:
     yield "### Measured on\n"
     yield from table(("", ""), [(name, value) for name, value in results.machine.items()])
     yield "### Targets\n"
-    yield "Medians; what is less than the must is *missed*.\n"
+    yield "Medians. Ratios should be at least what they must be; times at most.\n"
     yield from table(("", "compared with", "measured", "must", "aim", ""), [_target(t, results) for t in targets()])
     for title, rows in TABLES.items():
         found = list(rows(results))

@@ -23,7 +23,7 @@ def short(figure: float) -> str:
 
 def lines(title: str, series: Mapping[str, Series]) -> str:
     """Rate by depth, both growing by factors, with each line's name at its end."""
-    drawing = Drawing(760, 420, title)
+    drawing = Drawing(860, 420, title)
     left, right, top, bottom = 62.0, 520.0, 20.0, 370.0
     depths = sorted({depth for row in series.values() for depth in row})
     figures = [each for row in series.values() for found in row.values() for each in found]
@@ -86,6 +86,11 @@ def spaced(wanted: Iterable[float]) -> list[float]:
     return found
 
 
+def _tick(figure: float) -> str:
+    scale, letter = next((unit for unit in UNITS if figure >= unit[0]), UNITS[-1])
+    return f"{figure / scale:g} {letter}".strip()
+
+
 def _grid_lines(
     drawing: Drawing, low: float, high: float, at_y: Callable[[float], float], span: tuple[float, float]
 ) -> None:
@@ -95,5 +100,5 @@ def _grid_lines(
             if decade * part <= high:
                 y = at_y(decade * part)
                 drawing.line(*(span[0], y), *(span[1], y), "grid")
-                drawing.text(span[0] - 8, y + 4, short(decade * part), "small", "end")
+                drawing.text(span[0] - 8, y + 4, _tick(decade * part), "small", "end")
         decade *= 10

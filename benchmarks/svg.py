@@ -74,7 +74,7 @@ def _style(side: int) -> str:
         f"text {{ {FONT}; fill: {INK[side]} }}",
         ".small { font-size: 11px }",
         f".grid, .axis {{ stroke: {FAINT[side]}; fill: none }}",
-        f".limit {{ stroke: {INK[side]}; stroke-dasharray: 4 3; fill: none; opacity: .7 }}",
+        f".limit {{ stroke: {INK[side]}; stroke-dasharray: 4 3; fill: none; opacity: .45 }}",
         f".whisker {{ stroke: {INK[side]}; fill: none; opacity: .6 }}",
     ]
     for name, hue in HUES.items():

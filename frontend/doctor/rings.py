@@ -35,15 +35,12 @@ def engine() -> Finding:
     """Which of the two engines serves rings, and why."""
     try:
         module = import_module(ENGINE_MODULE)
-    except ModuleNotFoundError:
-        return Finding(TOPIC, "engine", Level.OK, "python: this version has no other")
     except (ImportError, ValueError, VhostUserError) as error:
         advice = f"unset {ENGINE_VARIABLE}, or build the engine: {BUILD}"
         return Finding(TOPIC, "engine", Level.BROKEN, str(error), advice)
-    chosen = getattr(module, "ENGINE", "python")
     if os.environ.get(ENGINE_VARIABLE):
-        return Finding(TOPIC, "engine", Level.OK, f"{chosen}: {ENGINE_VARIABLE} asks for it")
-    if chosen == "native":
+        return Finding(TOPIC, "engine", Level.OK, f"{module.ENGINE}: {ENGINE_VARIABLE} asks for it")
+    if module.ENGINE == "native":
         return Finding(TOPIC, "engine", Level.OK, "native: it is built")
     return Finding(TOPIC, "engine", Level.HINT, "python: the native one is not built", f"to be faster: {BUILD}")
 

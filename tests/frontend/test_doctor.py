@@ -58,11 +58,6 @@ def test_a_finding_that_is_not_good_has_a_next_step() -> None:
 # --- rings ---
 
 
-def test_without_a_native_engine_the_python_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rings_room, "ENGINE_MODULE", "vhostuser.virtqueue.steam_engine")
-    assert rings_room.engine().found.startswith("python: ")
-
-
 @pytest.mark.parametrize(
     ("chosen", "asked_for", "found", "level"),
     [
