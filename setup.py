@@ -26,14 +26,15 @@ def extensions() -> list[Extension]:
             ".".join(source.with_suffix("").parts),
             [str(source)],
             include_dirs=[str(ENGINE)],
-            depends=[str(path) for path in sorted((*ENGINE.glob("*.pxd"), *ENGINE.glob("*.h")))],
+            depends=[str(path) for path in (source, *sorted(ENGINE.glob("*.pxd")), *sorted(ENGINE.glob("*.h")))],
             extra_compile_args=os.environ.get("VHOST_USER_ENGINE_CFLAGS", "-O3 -g0").split(),
-            optional=WANTED != "require",
         )
         for source in sorted(ENGINE.glob("*.pyx"))
     ]
     directives = {"language_level": 3, "cdivision": True, "boundscheck": False, "wraparound": False}
     modules: list[Extension] = cythonize(made, compiler_directives=directives, quiet=True)  # type: ignore[no-untyped-call]
+    for module in modules:
+        module.optional = WANTED != "require"  # cythonize forgets it
     return modules
 
 
