@@ -14,6 +14,8 @@ READY_TO_TEST = $(VENV)/ready-to-test
 READY_TO_LINT = $(VENV)/ready-to-lint
 READY_FOR_DOCS = $(VENV)/ready-for-docs
 SETUP = requirements/venv.sh
+ENGINE = vhostuser/virtqueue/engine
+ENGINE_SOURCES = setup.py $(ENGINE)/*.pyx $(ENGINE)/*.pxd $(ENGINE)/*.h
 
 help:
 	@echo 'make demo     the whole story: a backend process, shared memory, a disk written and read back'
@@ -56,10 +58,11 @@ wheel: $(READY_TO_TEST)
 
 clean:
 	rm -rf .venv .venv.log .venvs build dist site htmlcov .coverage .coverage.* *.egg-info
+	rm -f $(ENGINE)/*.c $(ENGINE)/*.so
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY_TO_TEST): $(SETUP) requirements/test.txt pyproject.toml
+$(READY_TO_TEST): $(SETUP) requirements/test.txt pyproject.toml $(ENGINE_SOURCES)
 	@sh $(SETUP) $(PYTHON) $(VENV) requirements/test.txt
 	@touch $@
 
