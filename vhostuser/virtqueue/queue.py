@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vhostuser.virtqueue.indirect import IndirectTables
 
 __all__ = [
+    "ENGINE",
     "PUBLISH_EVERY",
     "RING_FEATURES",
     "BrokenQueue",
