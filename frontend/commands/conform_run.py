@@ -44,6 +44,7 @@ def run(plan: Plan) -> int:
     Raises:
         click.ClickException: it could not begin, or a report could not be written.
     """
+    inherited = None if plan.target.fd is None else _inherited(plan.target.fd)
     began = datetime.datetime.now(datetime.UTC)
     result = Run(
         target=plan.target.name,
@@ -52,7 +53,7 @@ def run(plan: Plan) -> int:
     )
     with Screen(aside=any(report.path == "-" for report in plan.reports), verbose=plan.verbose) as screen:
         try:
-            trio.run(_run, plan, result, screen, restrict_keyboard_interrupt_to_checkpoints=True)
+            trio.run(_run, plan, result, screen, inherited, restrict_keyboard_interrupt_to_checkpoints=True)
         except* NotStarted as group:
             raise NoBackend(printable(f"the target did not start: {_first(group)}")) from None
         result.seconds = (datetime.datetime.now(datetime.UTC) - began).total_seconds()
@@ -62,11 +63,11 @@ def run(plan: Plan) -> int:
     return result.exit_status
 
 
-async def _run(plan: Plan, result: Run, screen: Screen) -> None:
+async def _run(plan: Plan, result: Run, screen: Screen, inherited: socket.socket | None) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             await nursery.start(_interruptible, scope, result)
-            async with _subject(plan) as subject:
+            async with _subject(plan, inherited) as subject:
                 profile = await ask(subject, device_type=plan.target.device_type)
                 result.offered = in_words(profile)
                 screen.head(result)
@@ -94,11 +95,11 @@ async def _interruptible(
 
 
 @asynccontextmanager
-async def _subject(plan: Plan) -> AsyncIterator[Subject]:
+async def _subject(plan: Plan, inherited: socket.socket | None) -> AsyncIterator[Subject]:
     """The target of ``plan``, of which nothing is left afterwards."""
     target = plan.target
-    if target.fd is not None:
-        connected = ConnectedTarget(_inherited(target.fd))
+    if inherited is not None:
+        connected = ConnectedTarget(inherited)
         try:
             yield connected
         finally:
@@ -141,6 +142,7 @@ async def _prepare(commands: Sequence[Sequence[str]], scratch: Path) -> None:
 def _inherited(fd: int) -> socket.socket:
     try:
         sock = socket.socket(fileno=fd)
+        sock.set_inheritable(False)
         if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
             raise OSError
         sock.getpeername()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import TYPE_CHECKING
 
 from frontend.conformance.log import Recorder
@@ -22,6 +20,8 @@ from vhostuser.wire.records import U64
 from vhostuser.wire.virtio.features import describe
 
 if TYPE_CHECKING:
+    import socket
+
     from vhostuser.conformance.target import Subject
 
 __all__ = ["ask", "in_words"]
@@ -37,11 +37,10 @@ async def ask(subject: Subject, *, device_type: int | None = None, patience: flo
         NotStarted: it is not to be had, does not answer, or serves one session and does not end.
     """
     await subject.begin()
-    sock = await subject.dial()
     if subject.sessions is not None:
-        return await _ask_a_little(sock, device_type, patience)
+        return await _ask_a_little(await subject.knock(), device_type, patience)
     try:
-        report = await probe(Channel(sock), device_type=device_type, patience=patience)
+        report = await probe(Channel(await subject.dial()), device_type=device_type, patience=patience)
     except NoAnswer as error:
         raise NotStarted(f"it does not answer: {error}{_printed(subject)}") from error
     if report.features is None:
@@ -58,9 +57,11 @@ async def ask(subject: Subject, *, device_type: int | None = None, patience: flo
     return profile
 
 
-async def _ask_a_little(sock: socket.socket, device_type: int | None, patience: float) -> Profile:
+async def _ask_a_little(sock: socket.socket | None, device_type: int | None, patience: float) -> Profile:
     """Two harmless questions on the only connection there is, which stays open."""
-    with Session(socket.socket(fileno=os.dup(sock.fileno())), Recorder(), patience=patience) as session:
+    if sock is None:
+        raise NotStarted("its only session is over")
+    with Session(sock, Recorder(), patience=patience) as session:
         try:
             features = (await session.ask(GetFeatures(), U64)).value
             protocol = (
@@ -69,7 +70,6 @@ async def _ask_a_little(sock: socket.socket, device_type: int | None, patience: 
                 else 0
             )
         except (Closed, CaseError) as error:
-            sock.close()
             raise NotStarted(f"it does not answer: {error}") from None
     return Profile(
         features=features,

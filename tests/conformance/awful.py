@@ -29,8 +29,8 @@ def messages(sock: socket.socket) -> list[tuple[int, bytes]]:
     return found
 
 
-def answer(sock: socket.socket, request: int, payload: bytes) -> None:
-    sock.sendall(HEADER.pack(request, 5, len(payload)) + payload)
+def answer(sock: socket.socket, request: int, payload: bytes, flags: int = 5) -> None:
+    sock.sendall(HEADER.pack(request, flags, len(payload)) + payload)
 
 
 def serve(sock: socket.socket, behaviour: str) -> None:
@@ -40,7 +40,7 @@ def serve(sock: socket.socket, behaviour: str) -> None:
     while found := messages(sock):
         for request, _ in found:
             if request == GET_FEATURES:
-                answer(sock, request, struct.pack("=Q", FEATURES))
+                answer(sock, request, struct.pack("=Q", FEATURES), flags=6 if behaviour == "is of version 2" else 5)
             elif request == SET_FEATURES and behaviour == "dies of features":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif request == SET_FEATURES and behaviour == "ends at features":
