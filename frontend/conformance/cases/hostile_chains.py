@@ -6,18 +6,17 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from frontend.conformance.datapath import cut
 from frontend.conformance.endure import endures, endures_each, endures_spoiled
 from frontend.conformance.memory import PAGE
-from frontend.conformance.model import Request
 from frontend.conformance.oracle import resident_growth
 from frontend.conformance.raw_ring import NEXT, WRITE, Desc, RawRing, chained, descs_of
 from frontend.conformance.suite import case
 from vhostuser.conformance import Failure, Level, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from frontend.conformance.memory import SharedMemory
     from frontend.conformance.peer import Device, Peer
     from frontend.guest.memory import Buffer
 
@@ -158,27 +157,13 @@ def _push(raw: RawRing, *buffers: tuple[int, int]) -> None:
     "B-HOR-24",
     section="V 2.7.4.1",
     title="A request in buffers of one byte each",
-    provoke="what is read, up to 16 bytes of it, and as much of what is written, one descriptor a byte",
+    provoke="its bytes in 64 descriptors, or in one each if it has fewer",
 )
 async def bytewise(peer: Peer) -> None:
     """The device must not assume how a request is cut into descriptors: these say where bytes are, nothing else."""
     async with peer.device(size=128) as device:
         for _ in range(2):
-            request = device.request()
-            await device.ring.do(
-                Request(_cut(device.memory, request.readable), _cut(device.memory, request.writable), request.check)
-            )
-
-
-def _cut(memory: SharedMemory, buffers: Sequence[Buffer]) -> list[Buffer]:
-    """The first 16 bytes one by one, and the rest as it was."""
-    pieces: list[Buffer] = []
-    for each in buffers:
-        count = max(0, min(16 - len(pieces), len(each)))
-        pieces += [memory.at(each.addr + at, 1) for at in range(count)]
-        if count < len(each):
-            pieces.append(memory.at(each.addr + count, len(each) - count))
-    return pieces
+            await device.ring.do(cut(device.memory, device.request(), 64))
 
 
 @hostile(
