@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from frontend.conformance.log import Recorder
 from frontend.conformance.model import model_of
 from frontend.conformance.profile import Profile
@@ -28,6 +30,8 @@ __all__ = ["ask", "in_words"]
 
 PARTING = 5.0
 """Seconds that a program may take to end after its first session, if it does not serve a second one."""
+
+AGAIN = 0.05
 
 
 async def ask(subject: Subject, *, device_type: int | None = None, patience: float = 5.0) -> Profile:
@@ -80,19 +84,28 @@ async def _ask_a_little(sock: socket.socket | None, device_type: int | None, pat
 
 
 async def _served_again(subject: Subject, profile: Profile, patience: float) -> None:
+    """Find out what follows the first session: the next one, or the end and somebody who starts it again."""
     stage = BackendStage(subject, profile, patience=patience)
-    sock = await subject.knock()
-    if sock is not None:
-        try:
-            await stage.answers(sock)
-        except CaseError:
-            pass
-        else:
-            return
+    if await _answered(stage, await subject.knock()):
+        return
     if subject.ours and await subject.ended(PARTING) is None:
         raise NotStarted("it does not serve a second connection, and does not end either")
     subject.single_session = True
-    await subject.begin()
+    with trio.move_on_after(PARTING + patience):
+        while not await _answered(stage, await subject.dial()):  # noqa: ASYNC110 - nobody wakes us
+            await trio.sleep(AGAIN)
+        return
+    raise NotStarted("it has served one connection, and none after that")
+
+
+async def _answered(stage: BackendStage, sock: socket.socket | None) -> bool:
+    if sock is None:
+        return False
+    try:
+        await stage.answers(sock)
+    except CaseError:
+        return False
+    return True
 
 
 def in_words(profile: Profile) -> dict[str, str]:

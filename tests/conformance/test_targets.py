@@ -95,7 +95,7 @@ async def test_one_that_serves_a_single_session_for_somebody_else_does_not_start
     async with program("serves one") as back_end:
         await back_end.begin()
         assert back_end._now is not None
-        with pytest.raises(NotStarted, match="nobody accepts a connection"):
+        with pytest.raises(NotStarted, match="nobody accepts a connection"):  # once it has ended
             await ask(SocketTarget(back_end._now.path, start=0.2))
 
 
