@@ -8,13 +8,14 @@ whether that was signalled is a question of its own (`called`).
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from vhostuser.conformance import Failure, Wedged
 from vhostuser.fd import Fds
-from vhostuser.transport.notifier import PeerClosed, event_pair
+from vhostuser.transport.notifier import NotifierKind, PeerClosed, event_pair
 from vhostuser.virtqueue.indirect import IndirectTables
 from vhostuser.virtqueue.queue import BrokenQueue, RingLayout, Segment, initial_base, open_driver_queue
 from vhostuser.wire.features import VirtioFeature
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN = 0.0005
 """Seconds between two looks at a ring."""
+HUNG_UP_EVERY = 64
+"""Looks at a ring after which it is worth asking whether anybody is there at all."""
 TABLE_ENTRIES = 8
 
 
@@ -84,6 +87,7 @@ class TestRing:
         self.device = memory.buffer(sizes.device, align=4096, region=region)
         self._tables = self._make_tables(region)
         self.queue: DriverQueue[Request] = self._open()
+        self._session: Session | None = None
         self.kick, self._kick_end = event_pair()
         self._call_end, self.call = event_pair()
         self._err_end, self.err = event_pair()
@@ -114,6 +118,7 @@ class TestRing:
 
     async def configure(self, session: Session) -> None:
         """NUM, BASE, ADDR, CALL, ERR: everything but the start; each has to be accepted."""
+        self._session = session
         await session.tell(SetVringNum(self.index, self.size))
         await session.tell(SetVringBase(self.index, self.base))
         await session.tell(self.addresses())
@@ -170,6 +175,18 @@ class TestRing:
             raise Failure(f"GET_VRING_BASE of ring {self.index} was answered for ring {state.index}")
         return state.num
 
+    def renew_kick(self, kind: NotifierKind | None = None) -> None:
+        """A new kick descriptor, eventfd or pipe, instead of the old one, of which our ends are closed."""
+        self.kick.close()
+        self._kick_end.close()
+        self.kick, self._kick_end = event_pair(kind)
+
+    def renew_call(self, kind: NotifierKind | None = None) -> None:
+        """A new call descriptor likewise."""
+        self.call.close()
+        self._call_end.close()
+        self._call_end, self.call = event_pair(kind)
+
     # --- requests ---
 
     def add(self, request: Request) -> None:
@@ -213,29 +230,38 @@ class TestRing:
 
         Raises:
             Wedged: they are not in time.
+            Closed: the back-end hung up instead.
             Failure: the device broke the ring.
         """
         count = self.queue.outstanding if count is None else count
         done: list[tuple[Request, int]] = []
         patience = self.patience if within is None else within
         with trio.move_on_after(patience):
-            while True:
+            for look in itertools.count(1):
                 done += self.reap()
                 if len(done) >= count:
                     return done
+                self._still_there(look)
                 await trio.sleep(LOOK_AGAIN)
         raise Wedged(f"ring {self.index}: {len(done)} of {count} requests were done within {patience:g} s")
+
+    def _still_there(self, look: int) -> None:
+        if look % HUNG_UP_EVERY == 0 and self._session is not None and not self._session.closed:
+            self._session.check_open()
 
     async def until(self, condition: Callable[[], object], otherwise: str) -> None:
         """Wait until a look at memory finds what is waited for.
 
         Raises:
             Wedged: it does not in time; says ``otherwise``.
+            Closed: the back-end hung up instead.
         """
         with trio.move_on_after(self.patience):
-            while not condition():  # noqa: ASYNC110 - memory tells nobody
+            for look in itertools.count(1):
+                if condition():
+                    return
+                self._still_there(look)
                 await trio.sleep(LOOK_AGAIN)
-            return
         raise Wedged(f"ring {self.index}: {otherwise} within {self.patience:g} s")
 
     async def do(self, *requests: Request, kick: bool | None = None) -> None:

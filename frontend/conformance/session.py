@@ -247,6 +247,22 @@ class Session:
                     return False
         return False
 
+    def check_open(self) -> None:
+        """See whether the back-end is still there, without reading.
+
+        Raises:
+            Closed: it has hung up, and nothing that it said before is left to be read.
+        """
+        with socket.fromfd(self._channel.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            try:
+                if sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                    return
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                pass
+        raise Closed("the back-end closed the connection")
+
     # --- what becomes of a message ---
 
     async def outcome(self, request: int) -> Outcome:
