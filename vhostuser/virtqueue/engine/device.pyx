@@ -112,7 +112,8 @@ cdef class NativeDevice:
     cdef object error(self):
         if self.ring.lie.code == NO_MEMORY:
             return MemoryError()
-        return BrokenQueue(self.name, lie_text(self.ring.lie.code, [number for number in self.ring.lie.numbers], self.memory.guest))
+        numbers = [number for number in self.ring.lie.numbers]
+        return BrokenQueue(self.name, lie_text(self.ring.lie.code, numbers, self.memory.guest))
 
     def complete(self, chains):
         """See `vhostuser.virtqueue.queue.DeviceQueue.complete`."""

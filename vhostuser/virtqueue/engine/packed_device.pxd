@@ -56,7 +56,9 @@ cdef inline bint packed_is_available(DeviceRing *ring) noexcept nogil:
     return (flags & TURN) == available_flags(ring.next_avail, ring.queue_size)
 
 
-cdef inline int packed_table(DeviceRing *ring, Chain *chain, uint32_t offset, const Desc *desc, bint inside) noexcept nogil:
+cdef inline int packed_table(
+    DeviceRing *ring, Chain *chain, uint32_t offset, const Desc *desc, bint inside
+) noexcept nogil:
     """A chain in an indirect table.  2.8.7: of its entries' flags only WRITE means anything, and ``id`` nothing."""
     if not ring.indirect:
         return lied(&ring.lie, LIST_INDIRECT_NOT_NEGOTIATED, offset, 0, 0, 0)

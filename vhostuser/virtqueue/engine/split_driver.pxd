@@ -30,7 +30,9 @@ from vhostuser.virtqueue.engine.types cimport (
 from vhostuser.virtqueue.engine.walk cimport lied
 
 
-cdef inline void split_write(char *at, uint64_t addr, uint32_t length, uint32_t flags, uint32_t following) noexcept nogil:
+cdef inline void split_write(
+    char *at, uint64_t addr, uint32_t length, uint32_t flags, uint32_t following
+) noexcept nogil:
     """Write one descriptor; nobody looks at it before an index says so."""
     cdef Desc desc
     desc.addr = addr

@@ -115,7 +115,7 @@ cdef inline int assemble(
 cdef inline int copy_table(
     DeviceRing *ring, uint32_t head, uint64_t addr, uint32_t length, uint32_t most
 ) noexcept nogil:
-    """Copy an indirect table of up to ``most`` entries, which may cross regions, into ``ring.table`` (2.7.5.3, 2.8.7)."""
+    """Copy an indirect table of up to ``most`` entries, which may cross regions, into ``ring.table`` (2.7.5.3)."""
     cdef uint64_t position = addr, left = length, found = 0
     cdef char *host
     cdef char *to = <char *> ring.table
