@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[int, tuple[int | str, ...]]] = {
     "vhostuser.transport": (3, (1, "vhostuser.protocol.framing")),
     "vhostuser.device": (4, (0, "vhostuser.wire", "vhostuser.virtqueue")),
     "vhostuser.backend": (5, (4,)),
-    "vhostuser.devices": (5, (1, "vhostuser.virtqueue", "vhostuser.device")),
+    "vhostuser.devices": (5, (1, "vhostuser.virtqueue", "vhostuser.device", "vhostuser.memory.guard")),
     "vhostuser.trace": (5, (3,)),
     "vhostuser.testing": (5, (4,)),
     "vhostuser.conformance": (6, (4,)),
