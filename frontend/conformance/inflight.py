@@ -1,7 +1,7 @@
 """The area in which a back-end records requests in flight, looked at and written by the case.
 
-The document says which fields there are and when they change; it does not say how far one queue's part is from the
-next.  Here only the first queue's part that is asked for is looked at, so that it does not matter.
+The document says which fields there are and when they change, but not how far one queue's part is from the next: here
+it is rounded up to 64 bytes, as by all who are known.  For devices whose first queue takes requests that is no matter.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ print(*sys.modules, file=sys.stderr)
         ["demo", "-h"],
         ["backend", "-h"],
         ["probe", "-h"],
+        ["conform", "-h"],
+        ["conform", "backend", "-h"],
         ["doctor", "-h"],
     ],
 )

@@ -45,6 +45,8 @@ def serve(sock: socket.socket, behaviour: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             elif request == SET_FEATURES and behaviour == "ends at features":
                 sys.exit(1)
+            elif request == SET_FEATURES and behaviour == "raises at features":
+                raise ValueError("these features I do not know")
 
 
 def flood(sock: socket.socket) -> None:

@@ -121,6 +121,14 @@ async def both(peer: Peer) -> None:
     await asks(peer)
 
 
+@_case(11, "sends what is wrong", Level.ROBUSTNESS)
+async def wrong(peer: Peer) -> None:
+    """Sends a message, and takes the end of the connection for an answer."""
+    session = await peer.connect()
+    await session.send(SetFeatures(1 << 32))
+    await session.closes(within=20)
+
+
 class Quiet:
     """Watches, and remembers."""
 

@@ -76,6 +76,19 @@ async def test_ending_instead_of_serving_the_next_one_is_a_crash() -> None:
     assert "ended with status 1, instead of serving the next connection" in result.reason
 
 
+async def test_ending_in_order_is_a_way_to_close_after_bad_input() -> None:
+    (result,) = await run_awful("ends at features", "B-TST-11")
+    assert (result.verdict, result.shutdown) == (Verdict.PASS, Grade.STATUS)
+    assert "the target ended with status 1" in result.notes
+
+
+@pytest.mark.parametrize("number", ["02", "11"])
+async def test_an_exception_that_nobody_caught_is_a_crash(number: str) -> None:
+    (result,) = await run_awful("raises at features", f"B-TST-{number}")
+    assert result.verdict is Verdict.CRASH
+    assert "having printed: Traceback (most recent call last)" in result.reason
+
+
 async def test_a_program_for_one_front_end_is_started_again_for_each() -> None:
     results = await run_awful("serves one", "B-TST-0[12]")
     assert verdicts(results) == {"01": "PASS", "02": "PASS"}

@@ -18,7 +18,6 @@ from vhostuser.conformance.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vhostuser.conformance.process import Ending
     from vhostuser.conformance.stage import Stage
     from vhostuser.conformance.target import Subject, Vitals
 
@@ -44,43 +43,53 @@ _REPORTS: Final = re.compile(
 _COMPLAINTS: Final = re.compile(r"^.*(?:panicked at|Traceback \(most recent call last\)).*$", re.MULTILINE)
 
 
-async def alive(subject: Subject, stage: Stage, notes: list[str]) -> Finding | None:
+async def alive(subject: Subject, stage: Stage, notes: list[str], *, may_end: bool) -> Finding | None:
     """CRASH or WEDGED, if the target is not ready for the next connection; every other one is closed.
 
     Args:
         subject: the target.
         stage: knows what to ask on a new connection.
         notes: gets what is odd, and no more.
+        may_end: it was given bad input, or closed the connection where that is allowed: to end in order, whatever
+            the status, is then a way to close it.
     """
+    may_end |= subject.single_session
     if subject.single_session:
         await subject.ended(PARTING)
-        return _ended(subject, notes)
+        return _ended(subject, notes, may_end)
     if subject.endings():
-        return _ended(subject, notes)
+        return _ended(subject, notes, may_end)
     if (sock := await subject.knock()) is None:
         await subject.ended(DYING)
-        return _ended(subject, notes) or _silent(subject)
+        return _ended(subject, notes, may_end) if subject.endings() else _silent(subject)
     try:
         await stage.answers(sock)
     except CaseError as error:
         await subject.ended(DYING)
+        if subject.endings():
+            return _ended(subject, notes, may_end)
         verdict = Verdict.WEDGED if isinstance(error, Wedged) else Verdict.CRASH
-        return _ended(subject, notes) or (verdict, f"afterwards, a new connection is not served: {error}")
+        return verdict, f"afterwards, a new connection is not served: {error}"
     return _reported(subject.printed(), notes)
 
 
-def _ended(subject: Subject, notes: list[str]) -> Finding | None:
+def _ended(subject: Subject, notes: list[str], may_end: bool) -> Finding | None:
+    """What to think of programs that have ended.
+
+    Those that the case has dialled again after their end were seen by it, and it went on: that is its own verdict.
+    """
     endings = subject.endings()
-    for ending in endings:
-        if ending.status < 0 or not subject.single_session:
-            return Verdict.CRASH, f"the target {ending}{_instead(ending)}"
-        if ending.status:
+    unseen = len(endings) - (subject.exited() is not None)
+    for number, ending in enumerate(endings):
+        if ending.status < 0:
+            return Verdict.CRASH, f"the target {ending}"
+        if ending.status and (found := _COMPLAINTS.search(subject.printed())):
+            return Verdict.CRASH, f"the target {ending}, having printed: {found[0].strip()}"
+        if number >= unseen and not may_end:
+            return Verdict.CRASH, f"the target {ending}, instead of serving the next connection"
+        if ending.status or not subject.single_session:
             notes.append(f"the target {ending}")
     return _reported(subject.printed(), notes)
-
-
-def _instead(ending: Ending) -> str:
-    return "" if ending.status < 0 else ", instead of serving the next connection"
 
 
 def _silent(subject: Subject) -> Finding | None:

@@ -15,7 +15,7 @@ from vhostuser.conformance.deadline import Deadline
 from vhostuser.conformance.judging import judge
 from vhostuser.conformance.result import Result
 from vhostuser.conformance.target import NotStarted
-from vhostuser.conformance.verdict import Verdict
+from vhostuser.conformance.verdict import Level, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,7 +135,8 @@ class Runner:
         self._used += 1
         pid, before = self._subject.pid, self._subject.vitals()
         result.verdict, result.reason = await self._check(turn, result)
-        finding = await oracle.alive(self._subject, self._stage, result.notes)
+        may_end = turn.case.level is Level.ROBUSTNESS or result.verdict is Verdict.REJECT
+        finding = await oracle.alive(self._subject, self._stage, result.notes, may_end=may_end)
         if finding is None and result.verdict in LOOKED_AT and self._subject.pid == pid:
             finding = await self._leak(turn, before) or await self._spin(result)
         if finding is not None:

@@ -146,7 +146,7 @@ async def _polled(peer: Peer) -> str:
             if outcome is not Outcome.ACK and outcome is not Outcome.IGNORED:
                 return str(outcome.value)
             await ring.enable(session)
-        device.ring.patience = 1.0
+        device.ring.patience = 2.0
         await device.ring.do(device.request(), kick=False)
     except Closed:
         return str(Outcome.CLOSED.value)

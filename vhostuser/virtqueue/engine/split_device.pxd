@@ -125,7 +125,7 @@ cdef inline int split_pop(DeviceRing *ring, Chain *chain) noexcept nogil:
 
 
 cdef inline void split_publish(DeviceRing *ring) noexcept nogil:
-    """Release: the used elements and what was written into the buffers are seen before the index that announces them."""
+    """Release: the used elements and what the buffers got are seen before the index that announces them."""
     store16_release(ring.device + IDX, <uint16_t> ring.next_used)
 
 
