@@ -7,12 +7,15 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # A stamp a set of requirements: `make demo` does not wait for linters, nor need them to exist for this machine.
 READY_TO_TEST = $(VENV)/ready-to-test
 READY_TO_LINT = $(VENV)/ready-to-lint
 READY_FOR_DOCS = $(VENV)/ready-for-docs
 SETUP = requirements/venv.sh
+ENGINE = vhostuser/virtqueue/engine
+ENGINE_SOURCES = setup.py $(ENGINE)/*.pyx $(ENGINE)/*.pxd $(ENGINE)/*.h
 
 help:
 	@echo 'make demo     the whole story: a backend process, shared memory, a disk written and read back'
@@ -20,6 +23,7 @@ help:
 	@echo 'make lint     ruff (format and rules) and mypy --strict'
 	@echo 'make docs     the documentation, into site/; a dangling link is an error'
 	@echo 'make peers    fetch the programs that tests/peers talks to (Debian packages)'
+	@echo 'make bench    measure ours beside qemu-storage-daemon and libblkio; renews docs/benchmarks.md (20 minutes)'
 	@echo 'make wheel    a wheel, into dist/'
 	@echo 'make clean    remove everything that these targets made'
 	@echo
@@ -44,16 +48,21 @@ docs: $(READY_FOR_DOCS)
 peers:
 	./tests/peers/install
 
+# Wants a machine that does nothing else.  BENCH_ARGS="--quick" takes three minutes.
+bench: $(READY_TO_TEST) peers
+	$(VENV)/bin/python -m benchmarks --page docs/benchmarks.md $(BENCH_ARGS)
+
 wheel: $(READY_TO_TEST)
 	$(VENV)/bin/python -m pip wheel -q --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist
 
 clean:
 	rm -rf .venv .venv.log .venvs build dist site htmlcov .coverage .coverage.* *.egg-info
+	rm -f $(ENGINE)/*.c $(ENGINE)/*.so
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY_TO_TEST): $(SETUP) requirements/test.txt pyproject.toml
+$(READY_TO_TEST): $(SETUP) requirements/test.txt pyproject.toml $(ENGINE_SOURCES)
 	@sh $(SETUP) $(PYTHON) $(VENV) requirements/test.txt
 	@touch $@
 
@@ -67,4 +76,4 @@ $(READY_FOR_DOCS): $(READY_TO_TEST) requirements/docs.txt
 
 # Two targets may want the same environment: with -j they still take turns.
 .NOTPARALLEL:
-.PHONY: help demo test lint docs peers wheel clean
+.PHONY: help demo test lint docs peers bench wheel clean

@@ -8,7 +8,8 @@ order in which the device used them.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, TypeAlias
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
@@ -27,7 +28,7 @@ from vhostuser.virtqueue.queue import (
 from vhostuser.wire.features import VirtioFeature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from frontend.guest.memory import GuestRam
 
@@ -87,6 +88,9 @@ class Queue:
         # The back-end waits on the kick and signals the call: `kick_consumer` and `call_notifier` travel.
         self.kick, self.kick_consumer = event_pair(notifier)
         self.call_notifier, self.call = event_pair(notifier)
+        self._hearing: trio.CancelScope | None = None
+        self._parked, self._returned = trio.Event(), trio.Event()
+        self._returned.set()
         self._waiting: set[trio.Event] = set()
         self._failed: VhostUserError | None = None
 
@@ -167,9 +171,12 @@ class Queue:
         """
         try:
             while True:
-                await trio.lowlevel.checkpoint()
-                if not self._reap() and not self._ring.arm():
-                    await self.call.wait()
+                while not self._returned.is_set():  # it may be lent again before this task has its turn
+                    await self._returned.wait()
+                with trio.CancelScope() as self._hearing:
+                    await self._hear()
+                self._hearing = None
+                self._parked.set()
         except BrokenQueue as error:
             self.fail(QueueClosed(f"queue {self.index}: {error}"))
             raise
@@ -179,6 +186,35 @@ class Queue:
             self.fail(QueueClosed(f"queue {self.index}: the back-end closed its end of the call pipe"))
             # The socket tells the whole story; this is only the first sign of it.
             await trio.sleep_forever()
+        finally:
+            self._hearing = None
+            self._parked.set()
+
+    async def _hear(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            if not self._reap() and not self._ring.arm():
+                await self.call.wait()
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[DriverQueue[Any]]:
+        """The ring, for a loop of somebody else's, which waits for `call` and signals `kick` by itself.
+
+        Nothing may be in flight at either end of the block, and nothing be started here meanwhile.
+
+        Raises:
+            QueueClosed: the queue ended before.
+        """
+        self._parked, self._returned = trio.Event(), trio.Event()
+        if self._hearing is not None:
+            self._hearing.cancel()
+            await self._parked.wait()
+        try:
+            if self._failed is not None:
+                raise self._failed
+            yield self._ring
+        finally:
+            self._returned.set()
 
     def _reap(self) -> bool:
         used = self._ring.reap(REAP)

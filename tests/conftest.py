@@ -14,8 +14,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.leaks import Leaks, Snapshot
 from tests.limits import cancel_before_raising, cancelled_at_its_limit
+from vhostuser.testing.leaks import Leaks, Snapshot
 
 # Deadlines measure the machine, not the code.  In CI the same examples run each time: a failure there must be
 # repeatable by whoever reads the log; searching for new examples is what the developers' machines are for.

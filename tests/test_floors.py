@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[int, tuple[int | str, ...]]] = {
     "vhostuser.transport": (3, (1, "vhostuser.protocol.framing")),
     "vhostuser.device": (4, (0, "vhostuser.wire", "vhostuser.virtqueue")),
     "vhostuser.backend": (5, (4,)),
-    "vhostuser.devices": (5, (1, "vhostuser.virtqueue", "vhostuser.device")),
+    "vhostuser.devices": (5, (1, "vhostuser.virtqueue", "vhostuser.device", "vhostuser.memory.guard")),
     "vhostuser.trace": (5, (3,)),
     "vhostuser.testing": (5, (4,)),
     "vhostuser.conformance": (6, (4,)),
@@ -35,12 +35,13 @@ FLOORS: dict[str, tuple[int, tuple[int | str, ...]]] = {
     "frontend.guest": (10, (2,)),
     "frontend.listener": (10, (3,)),
     "frontend.probe": (10, (3,)),
+    "frontend.doctor": (11, (3,)),
     "frontend.queue": (11, (3,)),
     "frontend.bringup": (12, (3,)),
     "frontend.state": (13, (3,)),
     "frontend.drivers": (13, (0, "vhostuser.wire", "vhostuser.memory.map.GuestAddr")),
     "frontend": (14, (3,)),
-    "frontend.conformance": (15, (4, "vhostuser.conformance")),
+    "frontend.conformance": (15, (4, "vhostuser.conformance", "vhostuser.trace")),
     "frontend.commands": (16, (7,)),
 }
 BELOW_TRIO = {f"vhostuser.{room}" for room in ("errors", "wire", "fd", "protocol", "memory", "virtqueue")}

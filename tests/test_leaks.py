@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaks import SHM, Leaks, Snapshot
+from vhostuser.testing.leaks import SHM, Leaks, Snapshot
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,16 +13,19 @@ from __future__ import annotations
 import logging
 import traceback
 from abc import ABC, abstractmethod
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import trio
 
 from vhostuser.errors import VhostUserError
+from vhostuser.virtqueue.ring import UnsupportedRing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from vhostuser.virtqueue.chain import Chain
+    from vhostuser.virtqueue.queue import DeviceQueue
     from vhostuser.wire.virtio.ids import DeviceType
 
 log = logging.getLogger("vhostuser.device")
@@ -40,6 +43,50 @@ class ChainSource(Protocol):
 
     def done(self, *chains: Chain) -> None:
         """Give chains back to the driver, in this order, and notify it once if it wants to know."""
+
+
+class BlockingChainSource(Protocol):
+    """The same for a device that has a thread for each queue, and may block it."""
+
+    def __iter__(self) -> Iterator[list[Chain]]:
+        """As `ChainSource`; waits by blocking the thread."""
+
+    def done(self, *chains: Chain) -> None:
+        """See `ChainSource`; from the same thread."""
+
+
+class CompiledLoop(Protocol):
+    """A device's work on one queue as a loop that needs no GIL; one object for each time the queue is started."""
+
+    def run(self, queue: DeviceQueue, kick: int, call: int, stop: int, poll_seconds: float) -> None:
+        """Serve ``queue``, which belongs to the compiled engine, until `stop`.
+
+        It also returns, with nothing in flight, after the SIGBUS guard had to repair a mapping: look what it was.
+
+        Args:
+            queue: nobody else touches it meanwhile.
+            kick: descriptor to sleep on; -1 to look now and then instead.
+            call: descriptor to notify the driver through; -1 for none.
+            stop: a descriptor that becomes readable after `stop`.
+            poll_seconds: how long to watch an empty ring before sleeping.
+
+        Raises:
+            BrokenQueue: the driver broke the ring.
+        """
+
+    def stop(self) -> None:
+        """Take no more chains; from any thread, before `run` or while it runs, which also needs a wake-up."""
+
+
+class Serving(Enum):
+    """What runs a device's work on a queue."""
+
+    TASK = "task"
+    """A trio task, by `Device.run_queue`: a device may wait for anything, for many chains at once."""
+    THREAD = "thread"
+    """A thread for each queue, by `Device.run_queue_on_thread`: a device may block."""
+    NATIVE = "native"
+    """A thread for each queue that runs without the GIL, by `Device.compiled_loop`."""
 
 
 class Signal:
@@ -69,11 +116,13 @@ class Device(ABC):
         num_queues: number of virtqueues.
 
     Attributes:
-        poll_seconds: how long a ring that is empty is watched before its task sleeps; 0 sleeps at once.  Nothing else
-            runs meanwhile, so 50 µs are reasonable and a millisecond is not.
+        serving: what runs its queues; how many ways a device has is its own affair, all of them have `Serving.TASK`.
+        poll_seconds: how long a ring that is empty is watched before whoever serves it sleeps; 0 sleeps at once.  It
+            costs a processor meanwhile, and a task lets nothing else run: 50 µs are reasonable, a millisecond is not.
     """
 
     type: ClassVar[DeviceType]
+    serving: Serving = Serving.TASK
     poll_seconds: float = 0.0
 
     def __init__(self, *, features: int = 0, num_queues: int = 1) -> None:
@@ -119,6 +168,18 @@ class Device(ABC):
                 # that memory back.
                 while batch:
                     nursery.start_soon(self._serve, queue, batch.pop(0), chains)
+
+    def run_queue_on_thread(self, queue: int, chains: BlockingChainSource) -> None:
+        """Serve one queue until its ring stops, on a thread that this queue has to itself."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be served by threads")
+
+    def compiled_loop(self, queue: int) -> CompiledLoop:
+        """A loop without the GIL for one queue, to run once.
+
+        Raises:
+            UnsupportedRing: there is none for this device as it is, or the compiled engine is not built.
+        """
+        raise UnsupportedRing(f"{type(self).__name__} has no compiled loop")
 
     async def _serve(self, queue: int, chain: Chain, chains: ChainSource) -> None:
         # A request that makes a device stumble must not take the device down: the driver gets its chain back, with

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +14,10 @@ from vhostuser.cli.parameters import SizeType
 
 if TYPE_CHECKING:
     from frontend.commands.options import Target
+    from vhostuser.virtqueue.engine import Engine
+
+FIRST_WORD = 0x5EC7_0000_0001
+"""Where the pattern of --verify begins: no word of it is 0."""
 
 
 @click.group(epilog=EPILOG, short_help="Measure how fast a back-end is.")
@@ -61,6 +65,14 @@ def bench() -> None:
     help="How long to measure each depth, after a tenth of that to warm up.",
 )
 @click.option("--packed", is_flag=True, help="Use packed rings instead of split ones.")
+@click.option(
+    "--engine",
+    type=click.Choice(["python", "native"]),
+    help="What makes the requests: trio and Python, or a compiled loop.  [default: native where it is built]",
+)
+@click.option(
+    "--verify", is_flag=True, help="OVERWRITE THE DISK with a pattern first, and check each block that is read."
+)
 @json_option
 def blk(
     target: Target,
@@ -70,6 +82,8 @@ def blk(
     rw: str,
     seconds: float,
     packed: bool,
+    engine: str | None,
+    verify: bool,
     as_json: bool,
 ) -> None:
     """Requests per second and their latency, at random places of a disk.
@@ -80,17 +94,34 @@ def blk(
     published with others.  In JSON the figures of the fastest depth stand at the top, and those of every depth in
     "runs".
     """
-    from frontend.commands.bench_blk import Load, measure
+    from frontend.commands.bench_blk import measure
+    from frontend.commands.bench_load import Load
 
-    load = Load(rw, block_size, seconds)
+    chosen = _engine(engine)
+    load = Load(rw, block_size, seconds, pattern=FIRST_WORD if verify else 0)
     common = {**asdict(target), "queues": queues, "block_size": block_size, "packed": packed}
-    runs = [measure(BlkTarget(**common, depth=depth), load) for depth in depths]
+    runs = [measure(BlkTarget(**common, depth=depth), replace(load, depth=depth), chosen) for depth in depths]
     if as_json:
         best = max(runs, key=lambda run: run.iops)
-        asked = {"socket_path": target.socket_path, "rw": rw, "block_size": block_size, "packed": packed}
+        asked = {
+            "socket_path": target.socket_path,
+            "rw": rw,
+            "block_size": block_size,
+            "packed": packed,
+            "engine": chosen,
+        }
         told = {**asked, **best.to_json(), "runs": [run.to_json() for run in runs]}
         click.echo(json.dumps(told, indent=2))
     else:
         from frontend.commands.bench_show import show
 
         show(load, runs)
+
+
+def _engine(asked: str | None) -> Engine:
+    from vhostuser.virtqueue.engine import ENGINE, why_not_native
+
+    if asked == "native" and ENGINE != "native":
+        why = why_not_native() or "VHOST_USER_ENGINE=python"
+        raise click.ClickException(f"the compiled engine does not run here: {why}")
+    return "python" if asked == "python" else ENGINE

@@ -14,7 +14,7 @@ from vhostuser.memory.sizes import format_size
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from frontend.commands.bench_blk import Load, Run
+    from frontend.commands.bench_load import Load, Run
 
 BAR = 44
 MIB = 1 << 20
@@ -33,7 +33,7 @@ def show(load: Load, runs: Sequence[Run]) -> None:
         printer.print()
         printer.print(_bars("depth", "requests/s", {str(run.depth): run.iops for run in runs}, printer))
     for run in runs:
-        latencies = {f"< {below} us": count * 100 / len(run.latencies) for below, count in run.histogram().items()}
+        latencies = {f"< {below} us": count * 100 / run.requests for below, count in run.histogram().items()}
         printer.print()
         printer.print(_bars(f"depth {run.depth}", "% of requests", latencies, printer))
 

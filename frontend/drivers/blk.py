@@ -109,18 +109,18 @@ class Request:
 class _Slot:
     """Guest memory for one request, on one queue."""
 
-    __slots__ = ("_buffer", "_data", "_header", "_segment", "_status", "queue")
+    __slots__ = ("_data", "_header", "_segment", "_status", "buffer", "queue")
 
     def __init__(self, queue: Queue, buffer: Buffer) -> None:
         self.queue = queue
-        self._buffer = buffer
+        self.buffer = buffer
         self._header = Segment(buffer.addr, _HEADER.size)
         self._status = Segment(GuestAddr(buffer.addr + _HEADER.size), 1)
         self._data = buffer.view[_STATUS_END:]
         self._segment = Segment(GuestAddr(buffer.addr + _STATUS_END), len(self._data))
 
     def start(self, request: Request, done: Callable[[int], None]) -> None:
-        view = self._buffer.view
+        view = self.buffer.view
         _HEADER.pack_into(view, 0, request.type, 0, request.sector)
         view[_HEADER.size] = _NO_STATUS
         readable, writable = [self._header], [self._status]
@@ -138,7 +138,7 @@ class _Slot:
 
     @property
     def status(self) -> int:
-        return self._buffer.view[_HEADER.size]
+        return self.buffer.view[_HEADER.size]
 
     def data(self, length: int) -> memoryview:
         return self._data[:length]
@@ -167,6 +167,7 @@ class BlkDriver:
             _Slot(queues[number % len(queues)], link.ram.buffer(_STATUS_END + self.block_size, align=64))
             for number in range(min(depth, sum(_requests_in(queue, link.features) for queue in queues)))
         )
+        self._all_slots = tuple(self._slots)
         self._room = trio.Event()
         self.requests = 0
         """How many requests the device has answered."""
@@ -199,6 +200,13 @@ class BlkDriver:
     def read_only(self) -> bool:
         """The device refuses writes."""
         return bool(self.link.features & BlkFeature.RO)
+
+    def buffers(self, queue: Queue) -> list[Buffer]:
+        """Guest memory of the slots of ``queue``, for a loop that makes requests while this driver makes none.
+
+        Each has room for a header, a status, and from byte 64 on a block.
+        """
+        return [slot.buffer for slot in self._all_slots if slot.queue is queue]
 
     # --- requests ---
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from array import array
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from frontend.commands.bench_blk import Run
-from tests.cli.programs import Program, listening, vhost_user
+from frontend.commands.bench_load import Run
+from frontend.commands.latencies import Counted, Exact
+from tests.cli.programs import VHOST_USER, Program, listening, started, vhost_user
+from tests.engines import needs_native
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,7 +26,7 @@ def bench(disk: Program, *options: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def run_of(*microseconds: int) -> Run:
-    return Run(1, 1, 4096, 2.0, array("q", [each * 1000 for each in microseconds]))
+    return Run(1, 1, 4096, 2.0, Exact([each * 1000 for each in microseconds]))
 
 
 @pytest.mark.parametrize("rw", ["read", "write", "mix"])
@@ -100,3 +104,97 @@ def test_a_histogram_counts_between_powers_of_two_and_leaves_no_gap() -> None:
 def test_the_rate_is_requests_by_time() -> None:
     run = run_of(1, 2, 3)
     assert (run.iops, run.bytes_per_second) == (1.5, 6144)
+
+
+# --- what makes the requests, and whether they came back right ---
+
+ENGINES = [pytest.param("python"), pytest.param("native", marks=needs_native)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("rw", ["read", "write", "mix"])
+def test_blocks_that_were_written_are_found_again(folder: Path, engine: str, rw: str) -> None:
+    image = folder / "image"
+    image.write_bytes(bytes(1 << 20))
+    with listening(folder, "blk", "--blk-file", image, "--num-queues", "2", "--packed") as disk:
+        for options in ([], ["--packed", "--queues", "2"]):
+            ran = bench(disk, "--engine", engine, "--verify", "--rw", rw, "--depth", "8", "--json", *options)
+            assert (ran.returncode, ran.stderr) == (0, b"")
+            found = json.loads(ran.stdout)
+            assert found["engine"] == engine
+            assert sum(found["histogram_us"].values()) == found["requests"] > 0
+    words = memoryview(image.read_bytes()).cast("Q")
+    assert words.tolist() == list(range(words[0], words[0] + len(words)))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_disk_that_forgets_is_found_out(folder: Path, engine: str) -> None:
+    with listening(folder, "blk", "--null", "1M") as disk:
+        ran = bench(disk, "--engine", engine, "--verify", "--depth", "4")
+    assert ran.returncode == 1
+    assert re.search(rb"Error: \d+ of \d+ blocks came back other than they were written\n$", ran.stderr)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_disk_that_refuses_is_named_with_its_answer(folder: Path, engine: str) -> None:
+    image = folder / "image"
+    image.write_bytes(bytes(1 << 20))
+    with listening(folder, "blk", "--blk-file", image) as disk:
+        assert vhost_user("blk", "info", "--socket-path", disk.socket_path).returncode == 0  # so it has seen its size
+        os.truncate(image, 1 << 16)
+        ran = bench(disk, "--engine", engine, "--depth", "4")
+    assert (ran.returncode, b"the device answered IOERR" in ran.stderr) == (1, True)
+
+
+@needs_native
+def test_a_back_end_that_dies_ends_the_loop(folder: Path) -> None:
+    with (
+        listening(folder, "blk", "--memory-size", "1M") as disk,
+        started(
+            [
+                *VHOST_USER,
+                "bench",
+                "blk",
+                "--socket-path",
+                str(disk.socket_path),
+                "--seconds",
+                "600",
+                "--engine",
+                "native",
+            ]
+        ) as running,
+    ):
+        while disk_is_idle(disk):
+            pass
+        disk.process.kill()
+        status, said = running.wait()
+    assert status != 0
+    assert "is gone" in said
+
+
+def disk_is_idle(disk: Program) -> bool:
+    """Until its only front-end has come so far that it has a thread for its ring."""
+    return len(os.listdir(f"/proc/{disk.process.pid}/task")) == 1
+
+
+def test_the_compiled_engine_cannot_be_asked_for_where_it_is_switched_off(folder: Path) -> None:
+    ran = vhost_user("bench", "blk", "--socket-path", "s", "--engine", "native", env={"VHOST_USER_ENGINE": "python"})
+    assert (ran.returncode, b"the compiled engine does not run here" in ran.stderr) == (1, True)
+
+
+def test_counted_latencies_are_those_that_were_exact_to_a_64th() -> None:
+    ends = [1_000, 2_000, 4_000, 1_000_000]
+    counted, exact = Counted(array("Q", [1, 0, 2, 1]), ends), Exact([1_000, 4_000, 4_000, 1_000_000])
+    assert counted.count == exact.count == 4
+    for percent in (1, 25, 26, 50, 75, 99, 100):
+        assert counted.percentile_us(percent) == exact.percentile_us(percent)
+    assert counted.histogram() == exact.histogram()
+
+
+@needs_native
+def test_every_latency_has_a_bucket_that_ends_no_more_than_a_64th_later() -> None:
+    from vhostuser.virtqueue.engine.load import BUCKETS, bucket_end
+
+    ends = [bucket_end(index) for index in range(BUCKETS)]
+    assert ends[-1] == (1 << 64) - 1
+    assert all(before < end <= before + 1 + before // 64 for before, end in pairwise(ends))

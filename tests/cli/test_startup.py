@@ -38,6 +38,9 @@ print(*sys.modules, file=sys.stderr)
         ["demo", "-h"],
         ["backend", "-h"],
         ["probe", "-h"],
+        ["conform", "-h"],
+        ["conform", "backend", "-h"],
+        ["doctor", "-h"],
     ],
 )
 def test_help_imports_nothing_heavy(arguments: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from tests.engines import needs_native
 from tests.peers.machine import GUEST_SECONDS
 from tests.peers.our_programs import our_backend
 from tests.peers.qemu import blk_device
@@ -63,20 +64,21 @@ def has(done_output: str, feature: VirtioFeature) -> bool:
 
 
 @pytest.mark.parametrize(
-    "properties",
+    ("properties", "options"),
     [
-        pytest.param({}, id="indirect-event_idx"),
-        pytest.param({"indirect_desc": "off", "event_idx": "off"}, id="direct"),
+        pytest.param({}, ["--serve", "native"], id="indirect-event_idx-native", marks=needs_native),
+        pytest.param({}, ["--serve", "task"], id="indirect-event_idx-task"),
+        pytest.param({"indirect_desc": "off", "event_idx": "off"}, [], id="direct"),
     ],
 )
 async def test_a_guest_keeps_a_file_system_on_packed_rings(
-    guest: Guest, peer_folder: Path, properties: dict[str, str]
+    guest: Guest, peer_folder: Path, properties: dict[str, str], options: list[str]
 ) -> None:
     disk, path = peer_folder / "disk.img", peer_folder / "blk.sock"
     before = os.urandom(4 * MIB)
     disk.write_bytes(before)
     os.truncate(disk, DISK_SIZE)
-    async with our_backend("blk", path, "--packed", "--blk-file", disk) as blk:
+    async with our_backend("blk", path, "--packed", "--blk-file", disk, *options) as blk:
         done = await guest.run(KEEP_A_FILE_SYSTEM, peer_folder, devices=packed_disk(path, **properties))
     assert done.status == 0, done.output
     assert has(done.output, VirtioFeature.RING_PACKED)

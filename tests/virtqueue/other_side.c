@@ -2,13 +2,14 @@
  *
  * other_side watch FILE A B      looks at the 16-bit words A and B; each must only ever grow
  * other_side read FILE FLAGS DESC looks at the only entry of a packed ring: what is available must be there in full
+ * other_side used FILE FLAGS DESC the same for what is used
  * other_side sleep FILE FLAG IDX plays going to sleep: clears FLAG, then looks at IDX, while Python publishes
  * other_side wake FILE FLAG IDX  plays publishing: moves IDX, then looks at FLAG, while Python goes to sleep
  * other_side offer FILE FLAG IDX the same, where IDX are the flags of the only entry of a packed ring
  *
  * FLAG, IDX, FLAGS, DESC, A and B count 16-bit words from the start of the file.  The first words of it are for talking:
  */
-enum { STOP, ROUND, LOOKED, DONE, WOKEN };
+enum { STOP, ROUND, LOOKED, DONE, WOKEN, SEEN };
 
 #include <fcntl.h>
 #include <sched.h>
@@ -24,6 +25,9 @@ typedef _Atomic uint16_t word;
 static uint16_t load(word *at) { return atomic_load_explicit(at, memory_order_acquire); }
 static void store(word *at, unsigned value) { atomic_store_explicit(at, (uint16_t)value, memory_order_release); }
 
+/* Says how often we looked, up to what a word holds. */
+static void count(word *m, unsigned long looks) { store(m + SEEN, looks < 0xffff ? (unsigned)looks : 0xffff); }
+
 static void watch(word *m, word *one, word *other)
 {
     unsigned long looks = 0, torn = 0;
@@ -36,6 +40,7 @@ static void watch(word *m, word *one, word *other)
         torn += (int16_t)(now_other - last_other) < 0;
         last_one = now_one;
         last_other = now_other;
+        count(m, looks + 1);
     }
     printf("%lu %lu\n", looks, torn);
 }
@@ -51,8 +56,24 @@ static void read_chains(word *m, word *flags, word *desc)
         uint16_t round = load(m + ROUND), before = load(flags), addr = load(desc), length = load(desc + 4);
         if (!length || !(before & 0x80) == !(before & 0x8000) || load(flags) != before || load(m + ROUND) != round)
             continue;
-        looks++;
+        count(m, ++looks);
         wrong += addr != 2 * length;
+    }
+    printf("%lu %lu\n", looks, wrong);
+}
+
+/* Of these chains a device uses a quarter of their address in bytes, and offered was half of it.  In a ring of one entry
+ * the wrap counter is that of the round: flags that say "used" by it cannot be those of the round before. */
+static void read_used(word *m, word *flags, word *desc)
+{
+    unsigned long looks = 0, wrong = 0;
+
+    while (!load(m + STOP)) {
+        uint16_t round = load(m + ROUND), before = load(flags), addr = load(desc), length = load(desc + 4);
+        if ((before & 0x8080) != (round & 1 ? 0x8080 : 0) || load(flags) != before || load(m + ROUND) != round)
+            continue;
+        count(m, ++looks);
+        wrong += addr != 4 * length;
     }
     printf("%lu %lu\n", looks, wrong);
 }
@@ -115,6 +136,8 @@ int main(int argc, char **argv)
         watch(m, m + atoi(argv[3]), m + atoi(argv[4]));
     else if (!strcmp(argv[1], "read"))
         read_chains(m, m + atoi(argv[3]), m + atoi(argv[4]));
+    else if (!strcmp(argv[1], "used"))
+        read_used(m, m + atoi(argv[3]), m + atoi(argv[4]));
     else
         race(m, m + atoi(argv[3]), m + atoi(argv[4]), !strcmp(argv[1], "sleep"), !strcmp(argv[1], "offer"));
     return 0;

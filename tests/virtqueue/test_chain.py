@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vhostuser.virtqueue.chain import Chain, Reader, ShortChain, Writer
+from tests.virtqueue.streams import chain_of, reader_of, writer_of
+from vhostuser.virtqueue.chain import Reader, ShortChain
 from vhostuser.wire.virtio.blk import BlkHeader, BlkType
 
 
@@ -16,7 +17,7 @@ def pieces(*sizes: int) -> list[memoryview]:
 
 
 def reader(*contents: bytes) -> Reader:
-    return Reader([memoryview(bytearray(content)) for content in contents])
+    return reader_of([memoryview(bytearray(content)) for content in contents])
 
 
 def test_reading_joins_pieces() -> None:
@@ -57,12 +58,12 @@ def test_a_negative_length_is_a_mistake_of_ours() -> None:
     with pytest.raises(ValueError, match="-2 bytes"):
         stream.views(-2)
     with pytest.raises(ValueError, match="-3 bytes"):
-        Writer(pieces(2)).reserve_last(-3)
+        writer_of(pieces(2)).reserve_last(-3)
 
 
 def test_views_of_what_is_to_be_read_show_the_bytes_in_place_and_read_only() -> None:
     memory = bytearray(b"abcdef")
-    stream = Reader([memoryview(memory)[:2], memoryview(memory)[2:]])
+    stream = reader_of([memoryview(memory)[:2], memoryview(memory)[2:]])
     stream.skip(1)
     first, second = stream.views(3)
     memory[1:4] = b"BCD"
@@ -76,7 +77,7 @@ def test_views_of_what_is_to_be_read_show_the_bytes_in_place_and_read_only() -> 
 
 def test_writing_fills_pieces_and_counts() -> None:
     memory = pieces(2, 3)
-    stream = Writer(memory.copy())
+    stream = writer_of(memory)
     stream.write(b"abc")
     assert (stream.written, stream.remaining) == (3, 2)
     with pytest.raises(ShortChain, match="3 writable bytes needed, the chain has 2 left"):
@@ -88,14 +89,14 @@ def test_writing_fills_pieces_and_counts() -> None:
 
 def test_writing_takes_views_of_other_items_for_their_bytes() -> None:
     memory = pieces(3, 1)
-    Writer(memory.copy()).write(memoryview(b"\1\2\3\4").cast("H"))
+    writer_of(memory).write(memoryview(b"\1\2\3\4").cast("H"))
     assert b"".join(memory) == b"\1\2\3\4"
 
 
 def test_a_record_is_written_as_its_bytes() -> None:
     header = BlkHeader(BlkType.IN, 0, 1)
     memory = pieces(5, 20)
-    stream = Writer(memory.copy())
+    stream = writer_of(memory)
     stream.write_record(header)
     assert b"".join(memory)[:16] == header.build()
     assert stream.written == 16
@@ -105,7 +106,7 @@ def test_preadv_fills_the_views_and_wrote_counts_them(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"0123456789")
     memory = pieces(3, 4, 8)
-    stream = Writer(memory.copy())
+    stream = writer_of(memory)
     stream.write(b"x")
     with source.open("rb") as file:
         stream.wrote(os.preadv(file.fileno(), stream.views(), 0))
@@ -116,7 +117,7 @@ def test_preadv_fills_the_views_and_wrote_counts_them(tmp_path: Path) -> None:
 
 def test_the_status_goes_to_the_last_byte_whatever_piece_it_is_in() -> None:
     memory = pieces(4, 4)
-    stream = Writer(memory.copy())
+    stream = writer_of(memory)
     status = stream.reserve_last(1)
     assert (stream.remaining, status.remaining) == (7, 1)
     status.write(b"S")
@@ -128,7 +129,7 @@ def test_the_status_goes_to_the_last_byte_whatever_piece_it_is_in() -> None:
 
 def test_a_reserved_tail_may_span_pieces_and_be_all_there_is() -> None:
     memory = pieces(1, 1, 1)
-    stream = Writer(memory.copy())
+    stream = writer_of(memory)
     stream.reserve_last(3).write(b"abc")
     assert b"".join(memory) == b"abc"
     assert stream.written == 3
@@ -136,7 +137,7 @@ def test_a_reserved_tail_may_span_pieces_and_be_all_there_is() -> None:
 
 def test_reserving_twice_goes_backwards() -> None:
     memory = pieces(5)
-    stream = Writer(memory.copy())
+    stream = writer_of(memory)
     last, before = stream.reserve_last(1), stream.reserve_last(2)
     last.write(b"3")
     before.write(b"12")
@@ -147,33 +148,33 @@ def test_reserving_twice_goes_backwards() -> None:
 
 def test_reserving_more_than_there_is_is_an_error() -> None:
     with pytest.raises(ShortChain, match="1 writable bytes needed, the chain has 0 left"):
-        Writer([]).reserve_last(1)
+        writer_of([]).reserve_last(1)
 
 
 class TestUsedLength:
     """virtio 1.3, 2.7.8.2: the device has written at least that many bytes, from the first writable one on."""
 
     def test_of_a_read_that_succeeds_is_the_data_and_the_status(self) -> None:
-        chain = Chain(0, pieces(16), pieces(512, 1))
+        chain = chain_of(0, pieces(16), pieces(512, 1))
         status = chain.writable.reserve_last(1)
         chain.writable.write(bytes(512))
         status.write(b"\0")
         assert chain.writable.written == 513
 
     def test_of_a_write_or_flush_is_the_status_alone(self) -> None:
-        chain = Chain(0, pieces(16, 512), pieces(1))
+        chain = chain_of(0, pieces(16, 512), pieces(1))
         chain.writable.reserve_last(1).write(b"\0")
         assert chain.writable.written == 1
 
     def test_of_a_read_that_fails_promises_no_byte_that_was_not_written(self) -> None:
-        chain = Chain(0, pieces(16), pieces(512, 1))
+        chain = chain_of(0, pieces(16), pieces(512, 1))
         status = chain.writable.reserve_last(1)
         chain.writable.write(bytes(100))
         status.write(b"\1")
         assert chain.writable.written == 100
 
     def test_is_nothing_when_nothing_was_written(self) -> None:
-        chain = Chain(0, pieces(16), pieces(512, 1))
+        chain = chain_of(0, pieces(16), pieces(512, 1))
         assert chain.writable.written == 0
         chain.writable.reserve_last(1)
         assert chain.writable.written == 0
@@ -186,7 +187,7 @@ class TestUsedLength:
 )
 def test_any_cut_of_the_memory_gives_the_same_stream(sizes: list[int], tail: int, steps: list[int]) -> None:
     memory = pieces(*sizes)
-    stream, total = Writer(memory.copy()), sum(sizes)
+    stream, total = writer_of(memory), sum(sizes)
     tail = min(tail, total)
     last = stream.reserve_last(tail)
     written = bytearray()
@@ -201,10 +202,10 @@ def test_any_cut_of_the_memory_gives_the_same_stream(sizes: list[int], tail: int
     everything = b"".join(memory)
     assert everything.startswith(bytes(written))
     assert everything.endswith(b"T" * tail)
-    assert Reader(memory.copy()).read() == everything
+    assert reader_of(memory).read() == everything
 
 
 def test_a_chain_says_what_is_left_of_it() -> None:
-    chain = Chain(3, pieces(16), pieces(2, 1))
+    chain = chain_of(3, pieces(16), pieces(2, 1))
     chain.writable.write(b"a")
     assert repr(chain) == "<Chain 3: 16 to read, 1 written, 2 to write>"

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.virtqueue.formats import SplitRings, drawn, kinds
 from tests.virtqueue.serving import run_device
 from vhostuser.memory.map import GuestAddr
-from vhostuser.testing.rings import BUFFERS_ADDR, BUFFERS_SIZE, RING_FEATURES, RingBuilder
+from vhostuser.testing.rings import BUFFERS_ADDR, BUFFERS_SIZE, RingBuilder
 from vhostuser.virtqueue.queue import BrokenQueue, Segment
 from vhostuser.wire.features import VirtioFeature
 from vhostuser.wire.schema import codec
 from vhostuser.wire.split import DescFlags, VirtqDesc
 
 NEXT, WRITE, INDIRECT = DescFlags.NEXT, DescFlags.WRITE, DescFlags.INDIRECT
-EVENTS = int(RING_FEATURES | VirtioFeature.EVENT_IDX)
 BUF = BUFFERS_ADDR
 END = BUFFERS_ADDR + BUFFERS_SIZE
 
@@ -100,9 +100,9 @@ LIES: dict[str, tuple[Lie, str]] = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_broken_chain_breaks_the_queue(name: str) -> None:
+def test_a_broken_chain_breaks_the_queue(split: SplitRings, name: str) -> None:
     lie, text = LIES[name]
-    ring = RingBuilder(8)
+    ring = split(8)
     queue = ring.open_device(queue_index=4)
     lie(ring)
     ring.offer(0)
@@ -113,16 +113,16 @@ def test_a_broken_chain_breaks_the_queue(name: str) -> None:
 
 
 @pytest.mark.parametrize("head", [8, 255, 65535])
-def test_a_head_outside_the_table_breaks_the_queue(head: int) -> None:
-    ring = RingBuilder(8)
+def test_a_head_outside_the_table_breaks_the_queue(split: SplitRings, head: int) -> None:
+    ring = split(8)
     ring.offer(head)
     with pytest.raises(BrokenQueue, match=f"goes to descriptor {head} of a table of 8"):
         ring.open_device().pop(8)
 
 
 @pytest.mark.parametrize(("base", "avail_idx"), [(0, 9), (0, 65535), (65530, 3), (5, 4)])
-def test_an_index_that_jumps_breaks_the_queue(base: int, avail_idx: int) -> None:
-    ring = RingBuilder(8, base=base)
+def test_an_index_that_jumps_breaks_the_queue(split: SplitRings, base: int, avail_idx: int) -> None:
+    ring = split(8, base=base)
     ring.set_avail_idx(avail_idx)
     queue = ring.open_device()
     with pytest.raises(BrokenQueue, match=f"avail.idx jumped from {base} to {avail_idx}"):
@@ -130,8 +130,8 @@ def test_an_index_that_jumps_breaks_the_queue(base: int, avail_idx: int) -> None
     assert queue.base == base
 
 
-def test_a_head_that_is_in_flight_breaks_the_queue() -> None:
-    ring = RingBuilder()
+def test_a_head_that_is_in_flight_breaks_the_queue(split: SplitRings) -> None:
+    ring = split()
     ring.chain(0, (ring.buffer(1), True))
     ring.offer(0, 0)
     queue = ring.open_device()
@@ -142,17 +142,18 @@ def test_a_head_that_is_in_flight_breaks_the_queue() -> None:
     assert ring.used() == [(0, 0)]
 
 
-def test_an_indirect_descriptor_that_was_not_negotiated_breaks_the_queue() -> None:
-    ring = RingBuilder(features=int(VirtioFeature.VERSION_1))
+@kinds("split", indirect=False)
+def test_an_indirect_descriptor_that_was_not_negotiated_breaks_the_queue(split: SplitRings) -> None:
+    ring = split()
     indirect((BUF, 1, 0, 0))(ring)
     ring.offer(0)
     with pytest.raises(BrokenQueue, match="not negotiated"):
         ring.open_device().pop(8)
 
 
-def test_more_than_2_to_the_32_bytes_break_the_queue() -> None:
+def test_more_than_2_to_the_32_bytes_break_the_queue(split: SplitRings) -> None:
     size = 1 << 27
-    ring = RingBuilder(64, regions=[(1 << 32, size)])
+    ring = split(64, regions=[(1 << 32, size)])
     whole = Segment(GuestAddr(1 << 32), size)
     ring.chain(0, (ring.buffer(1), True), *[(whole, True)] * 32)
     ring.offer(1, 0)
@@ -163,8 +164,8 @@ def test_more_than_2_to_the_32_bytes_break_the_queue() -> None:
         queue.pop(1)
 
 
-def test_good_chains_in_front_of_a_lie_are_served() -> None:
-    ring = RingBuilder(8)
+def test_good_chains_in_front_of_a_lie_are_served(split: SplitRings) -> None:
+    ring = split(8)
     for head in (0, 1):
         ring.chain(head, (ring.buffer(4, b"good"), False))
     ring.desc(2, BUF, 1, NEXT, 2)
@@ -181,8 +182,8 @@ def test_good_chains_in_front_of_a_lie_are_served() -> None:
     assert queue.base == 2, "the last position that made sense"
 
 
-def test_a_broken_queue_stays_broken_when_the_driver_repairs_the_ring() -> None:
-    ring = RingBuilder(8)
+def test_a_broken_queue_stays_broken_when_the_driver_repairs_the_ring(split: SplitRings) -> None:
+    ring = split(8)
     ring.set_avail_idx(100)
     queue = ring.open_device()
     with pytest.raises(BrokenQueue, match="jumped"):
@@ -194,8 +195,8 @@ def test_a_broken_queue_stays_broken_when_the_driver_repairs_the_ring() -> None:
         queue.pop(8)
 
 
-def test_a_driver_that_never_stops_gets_no_more_than_the_limit_at_a_time() -> None:
-    ring = RingBuilder(8)
+def test_a_driver_that_never_stops_gets_no_more_than_the_limit_at_a_time(split: SplitRings) -> None:
+    ring = split(8)
     ring.chain(0, (ring.buffer(1), False))
     ring.chain(1, (ring.buffer(1), False))
     queue = ring.open_device()
@@ -209,6 +210,7 @@ def test_a_driver_that_never_stops_gets_no_more_than_the_limit_at_a_time() -> No
 
 # --- whatever bytes --------------------------------------------------------------------------------------------------
 
+_features = st.sampled_from(drawn(packed=False))
 _addresses = st.one_of(
     st.integers(BUF - 2, BUF + 64), st.integers(END - 64, END + 2), st.sampled_from([0, 2**64 - 1, 0x1000, 0x1080])
 )
@@ -227,14 +229,16 @@ _heads = st.lists(st.integers(0, 9), min_size=8, max_size=8)
     buffers=_near_right,
     heads=_heads,
     available=st.one_of(st.integers(0, 9), st.integers(0, 0xFFFF)),
-    events=st.booleans(),
+    features=_features,
     base=st.sampled_from([0, 1, 65530, 65535]),
 )
-@example(table=bytes(128), buffers=bytes(128), heads=[0] * 8, available=8, events=False, base=0)
+@example(
+    table=bytes(128), buffers=bytes(128), heads=[0] * 8, available=8, features=int(VirtioFeature.VERSION_1), base=0
+)
 def test_no_descriptors_whatsoever_raise_anything_but_broken_queue_or_reach_outside(
-    table: bytes, buffers: bytes, heads: list[int], available: int, events: bool, base: int
+    table: bytes, buffers: bytes, heads: list[int], available: int, features: int, base: int
 ) -> None:
-    ring = RingBuilder(8, EVENTS if events else RING_FEATURES, base=base)
+    ring = RingBuilder(8, features, base=base)
     ring.layout.descriptor[:] = table
     ring.memory.write(BUF, buffers)  # which descriptors may name as an indirect table
     ring.offer(*heads)
@@ -243,11 +247,11 @@ def test_no_descriptors_whatsoever_raise_anything_but_broken_queue_or_reach_outs
     assert ring.memory.intact
 
 
-@given(parts=st.tuples(*(st.binary(min_size=size, max_size=size) for size in (64, 14, 38))), events=st.booleans())
+@given(parts=st.tuples(*(st.binary(min_size=size, max_size=size) for size in (64, 14, 38))), features=_features)
 def test_no_bytes_whatsoever_raise_anything_but_broken_queue_or_reach_outside(
-    parts: tuple[bytes, bytes, bytes], events: bool
+    parts: tuple[bytes, bytes, bytes], features: int
 ) -> None:
-    ring = RingBuilder(4, EVENTS if events else RING_FEATURES)
+    ring = RingBuilder(4, features)
     layout = ring.layout
     for view, content in zip((layout.descriptor, layout.driver, layout.device), parts, strict=True):
         view[:] = content

@@ -1,203 +1,128 @@
-"""Driver and device against a model: whatever happens in whatever order, no chain and no wake-up is lost.
+"""Both sides of a ring against the model, each side driven by each engine.
 
-The model is three lists of requests (added, published, with the device) and who sleeps.  A side may sleep when arming
-found nothing to do; from then on only the other side's notification wakes it.
+Twice: by a long walk of seeded chance through every kind of ring, which meets what is rare, and by Hypothesis, which
+finds other paths each day and makes the ones that fail short.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from tests.engines import ENGINES, need, python_only
+from tests.virtqueue.formats import KINDS, names
+from tests.virtqueue.model import Model
+from tests.virtqueue.skipping import open_skipping
 from vhostuser.testing.packed_rings import build_ring
-from vhostuser.virtqueue.queue import DeviceQueue, DriverQueue, QueueFull, Segment
+from vhostuser.testing.rings import BuiltRing
 from vhostuser.wire.features import VirtioFeature
 from vhostuser.wire.packed import Position
 
 if TYPE_CHECKING:
-    from vhostuser.testing.rings import BuiltRing
-    from vhostuser.virtqueue.chain import Chain
+    from collections.abc import Callable
 
-PIECE = 16
+    from vhostuser.virtqueue.engine import Engine
+    from vhostuser.virtqueue.queue import DeviceQueue
 
-
-@dataclass(eq=False)
-class Request:
-    """What was asked, and what shall come back."""
-
-    question: bytes
-    room: int
-    answer_at: list[Segment]
-    descriptors: int
-    answer: bytes = b""
+pytestmark = python_only  # each test says by itself who drives what
+drivers = pytest.mark.parametrize("driver", ENGINES)
+devices = pytest.mark.parametrize("device", ENGINES)
+STEPS = 150
+WALKS = 6
 
 
-class Place(NamedTuple):
-    """A ring that is to be opened."""
-
-    format: VirtioFeature
-    queue_size: int
-    base: int
-
-
-@st.composite
-def packed_places(draw: st.DrawFn) -> Place:
-    """Any small size, at any entry, in either lap, with nothing in flight."""
-    queue_size = draw(st.integers(1, 11))
-    place = int(Position(draw(st.integers(0, queue_size - 1)), draw(st.booleans())))
-    return Place(VirtioFeature.RING_PACKED, queue_size, place | place << 16)
+def make(chance: Random, features: int, driver: Engine, device: Callable[[BuiltRing], DeviceQueue]) -> Model:
+    """A small ring that stands anywhere, most of the time close to where positions wrap."""
+    if features & VirtioFeature.RING_PACKED:
+        size = chance.randint(1, 11)
+        place = int(Position(chance.randrange(size), chance.random() < 0.5))
+        base = place | place << 16
+    else:
+        size = chance.choice([8, 8, 1, 2, 16])
+        base = chance.choice([chance.randrange(65536), chance.randrange(65520, 65536)])
+    ring = build_ring(size, features, base=base)
+    tables = chance.randint(0, min(3, size))
+    return Model(ring, lambda ring, entries: ring.open_driver(indirect=entries, engine=driver), device, tables)
 
 
-split_places = st.builds(
-    Place,
-    st.just(VirtioFeature(0)),
-    st.sampled_from([8, 8, 1, 2, 16]),
-    st.one_of(st.integers(0, 65535), st.integers(65520, 65535)),
-)
-places = st.one_of(split_places, packed_places())
+def step(model: Model, chance: Random) -> None:
+    """Something that one side does, or the world to both of them."""
+    total = chance.randint(1, min(4, model.size))
+    readable = chance.randint(0, total)
+    limit = chance.randint(1, 9)
+    deeds: dict[Callable[[], object], int] = {
+        partial(model.add, readable, total - readable): 8,
+        model.publish: 4,
+        partial(model.reap, limit): 4,
+        model.driver_goes_to_sleep: 3,
+        model.driver_wants_peace: 1,
+        partial(model.pop, limit): 5,
+        partial(model.complete, chance): 4,
+        model.device_goes_to_sleep: 3,
+        model.device_wants_peace: 1,
+        model.memory_is_mapped_anew: 1,
+        model.another_device_takes_over: 1,
+    }
+    chance.choices(list(deeds), list(deeds.values()))[0]()
+    model.nothing_is_lost()
 
 
-class Ring(RuleBasedStateMachine):
-    """One ring: split with eight entries or a few, packed with any small number of them."""
+def walk(features: int, driver: Engine, device: Callable[[BuiltRing], DeviceQueue]) -> None:
+    for seed in range(WALKS):
+        chance = Random(seed)
+        model = make(chance, features, driver, device)
+        for _ in range(STEPS):
+            step(model, chance)
 
-    ring: BuiltRing
-    driver: DriverQueue[Request]
-    device: DeviceQueue
 
-    @initialize(place=places, events=st.booleans(), indirect=st.booleans())
-    def open(self, place: Place, events: bool, indirect: bool) -> None:
-        self.size = place.queue_size
-        features = VirtioFeature.VERSION_1 | VirtioFeature.INDIRECT_DESC | place.format
-        self.ring = build_ring(
-            self.size, int(features | VirtioFeature.EVENT_IDX) if events else int(features), base=place.base
-        )
-        self.tables = min(3, self.size) if indirect else 0
-        self.driver = self.ring.open_driver(indirect=self.tables)
-        self.device = self.ring.open_device()
-        self.added: list[Request] = []
-        self.published: list[Request] = []
-        self.held: list[tuple[Chain, Request]] = []
-        self.used: list[Request] = []
-        self.device_sleeps = self.driver_sleeps = False
-        self.count = 0
+@pytest.mark.parametrize("kind", KINDS)
+@devices
+@drivers
+def test_no_chain_and_no_wake_up_is_lost(kind: str, driver: Engine, device: Engine) -> None:
+    need(driver)
+    need(device)
+    walk(KINDS[kind], driver, partial(BuiltRing.open_device, engine=device))
 
-    # --- the driver --------------------------------------------------------------------------------------------------
 
-    @rule(readable=st.integers(0, 4), writable=st.integers(0, 4))
-    def add(self, readable: int, writable: int) -> None:
-        if not 0 < readable + writable <= self.size:
-            return
-        self.count += 1
-        question = bytes((self.count * 7 + place) % 256 for place in range(readable * PIECE))
-        pieces = [self.ring.buffer(PIECE, question[place * PIECE : (place + 1) * PIECE]) for place in range(readable)]
-        room = [self.ring.buffer(PIECE) for _ in range(writable)]
-        total = readable + writable
-        request = Request(question, writable * PIECE, room, 1 if total <= self.tables else total)
-        out = self.added + self.published + [request for _, request in self.held] + self.used
-        fits = sum(other.descriptors for other in out) + request.descriptors <= self.size
-        assert self.driver.free == self.size - sum(other.descriptors for other in out)
-        try:
-            self.driver.add(pieces, room, request)
-        except QueueFull:
-            assert not fits
-        else:
-            assert fits
-            self.added.append(request)
+@pytest.mark.parametrize("kind", names(in_order=True))
+@drivers
+def test_nor_is_it_when_the_device_uses_batches(kind: str, driver: Engine) -> None:
+    need(driver)
+    walk(KINDS[kind], driver, open_skipping)
 
-    @rule()
-    def publish(self) -> None:
-        kick = self.driver.publish()
-        if self.added and self.device_sleeps:
-            assert kick, "the device sleeps, has work, and is not kicked"
-        if kick:
-            self.device_sleeps = False
-        self.published += self.added
-        self.added = []
 
-    @rule(limit=st.integers(1, 9))
-    def reap(self, limit: int) -> None:
-        reaped = self.driver.reap(limit)
-        assert [used.token for used in reaped] == self.used[:limit]
-        for request, length in reaped:
-            assert length == len(request.answer)
-            found = b"".join(self.ring.memory.read(*segment) for segment in request.answer_at)
-            assert found[:length] == request.answer
-        del self.used[:limit]
+class Machine(RuleBasedStateMachine):
+    """The same with chance in the hands of Hypothesis."""
 
-    @precondition(lambda self: not self.driver_sleeps)
-    @rule()
-    def driver_goes_to_sleep(self) -> None:
-        more = self.driver.arm()
-        assert more is bool(self.used)
-        self.driver_sleeps = not more
+    model: Model
 
-    @precondition(lambda self: not self.driver_sleeps)
-    @rule()
-    def driver_wants_peace(self) -> None:
-        self.driver.disarm()
+    def __init__(self, driver: Engine, device: Engine) -> None:
+        super().__init__()
+        self.driver, self.device = driver, device
 
-    # --- the device --------------------------------------------------------------------------------------------------
+    @initialize(chance=st.randoms(), features=st.sampled_from(list(KINDS.values())))
+    def open(self, chance: Random, features: int) -> None:
+        self.model = make(chance, features, self.driver, partial(BuiltRing.open_device, engine=self.device))
 
-    @rule(limit=st.integers(1, 9))
-    def pop(self, limit: int) -> None:
-        chains = self.device.pop(limit)
-        assert len(chains) == min(limit, len(self.published))
-        for chain, request in zip(chains, self.published, strict=False):
-            assert chain.readable.read() == request.question
-            assert chain.writable.remaining == request.room
-            self.held.append((chain, request))
-        del self.published[: len(chains)]
-        assert self.device.in_flight == len(self.held)
-
-    @precondition(lambda self: self.held)
-    @rule(data=st.data())
-    def complete(self, data: st.DataObject) -> None:
-        order = data.draw(st.permutations(self.held))
-        chosen = order[: data.draw(st.integers(1, len(order)))]
-        for chain, request in chosen:
-            request.answer = data.draw(st.binary(max_size=request.room))
-            chain.writable.write(request.answer)
-        call = self.device.complete(chain for chain, _ in chosen)
-        if self.driver_sleeps:
-            assert call, "the driver sleeps, has completions, and is not called"
-        if call:
-            self.driver_sleeps = False
-        self.used += [request for _, request in chosen]
-        self.held = [pair for pair in self.held if pair not in chosen]
-
-    @precondition(lambda self: not self.device_sleeps)
-    @rule()
-    def device_goes_to_sleep(self) -> None:
-        more = self.device.arm()
-        assert more is bool(self.published)
-        self.device_sleeps = not more
-
-    @precondition(lambda self: not self.device_sleeps)
-    @rule()
-    def device_wants_peace(self) -> None:
-        self.device.disarm()
-
-    @rule()
-    def memory_is_mapped_anew(self) -> None:
-        self.device.rebind(self.ring.layout, self.ring.memory.guest)
-
-    @precondition(lambda self: not self.held)
-    @rule()
-    def another_device_takes_over(self) -> None:
-        self.ring.base = self.device.base
-        self.device = self.ring.open_device()
+    @rule(chance=st.randoms())
+    def step(self, chance: Random) -> None:
+        step(self.model, chance)
 
     @invariant()
-    def nothing_is_lost(self) -> None:
-        if hasattr(self, "driver"):
-            out = len(self.added) + len(self.published) + len(self.held) + len(self.used)
-            assert self.driver.outstanding == out
-            assert self.ring.memory.intact
+    def rings_are_small(self) -> None:
+        assert not hasattr(self, "model") or 1 <= self.model.size <= 16
 
 
-TestRing = Ring.TestCase
-TestRing.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+@devices
+@drivers
+def test_hypothesis_finds_nothing_either(driver: Engine, device: Engine) -> None:
+    need(driver)
+    need(device)
+    few = settings(max_examples=25, stateful_step_count=40, deadline=None)
+    run_state_machine_as_test(lambda: Machine(driver, device), settings=few)  # type: ignore[arg-type]

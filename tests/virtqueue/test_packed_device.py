@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vhostuser.memory.map import GuestAddr
-from vhostuser.testing.packed_rings import PackedRingBuilder
 from vhostuser.virtqueue.queue import PUBLISH_EVERY, DeviceQueue, Segment, UnsupportedRing
 from vhostuser.wire.packed import PackedDescFlags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.virtqueue.formats import PackedRings
+    from vhostuser.testing.packed_rings import PackedRingBuilder
     from vhostuser.virtqueue.chain import Chain
 
 NEXT, WRITE, INDIRECT = int(PackedDescFlags.NEXT), int(PackedDescFlags.WRITE), int(PackedDescFlags.INDIRECT)
@@ -37,15 +38,15 @@ def flags(ring: PackedRingBuilder) -> list[int]:
     return [ring.entry(offset)[3] for offset in range(ring.queue_size)]
 
 
-def test_an_empty_ring_gives_nothing() -> None:
-    queue = PackedRingBuilder().open_device()
+def test_an_empty_ring_gives_nothing(packed: PackedRings) -> None:
+    queue = packed().open_device()
     assert queue.pop(8) == []
     assert queue.complete([]) is False
     assert queue.base == 0x8000_8000
 
 
-def test_a_chain_is_read_and_answered() -> None:
-    ring = PackedRingBuilder()
+def test_a_chain_is_read_and_answered(packed: PackedRings) -> None:
+    ring = packed()
     queue = ring.open_device()
     request(ring, 7, b"question", 8)
     chain = pop_one(queue)
@@ -58,9 +59,9 @@ def test_a_chain_is_read_and_answered() -> None:
     assert (queue.in_flight, queue.base) == (0, 0x8002_8002)
 
 
-def test_available_descriptors_are_those_of_the_standard_byte_for_byte() -> None:
+def test_available_descriptors_are_those_of_the_standard_byte_for_byte(packed: PackedRings) -> None:
     """A chain over the end of the ring: the second entry belongs to the next lap."""
-    ring = PackedRingBuilder(2, base=0x8001_8001)
+    ring = packed(2, base=0x8001_8001)
     queue = ring.open_device()
     ring.memory.write(0x10_0000, b"ab")
     ring.memory.write(ring.desc_addr + 16, bytes.fromhex("0000100000000000 02000000 0900 8100"))
@@ -74,8 +75,10 @@ def test_available_descriptors_are_those_of_the_standard_byte_for_byte() -> None
 
 
 @pytest.mark.parametrize(("base", "room", "expected"), [(0x8000_8000, 1, 0x8082), (1 << 16 | 1, 0, 0x0000)])
-def test_a_used_descriptor_says_whether_anything_was_written(base: int, room: int, expected: int) -> None:
-    ring = PackedRingBuilder(base=base)
+def test_a_used_descriptor_says_whether_anything_was_written(
+    packed: PackedRings, base: int, room: int, expected: int
+) -> None:
+    ring = packed(base=base)
     queue = ring.open_device()
     request(ring, 0)
     chain = pop_one(queue)
@@ -84,15 +87,15 @@ def test_a_used_descriptor_says_whether_anything_was_written(base: int, room: in
     assert flags(ring)[base & 0xF] == expected
 
 
-def test_the_id_is_that_of_the_last_descriptor() -> None:
-    ring = PackedRingBuilder()
+def test_the_id_is_that_of_the_last_descriptor(packed: PackedRings) -> None:
+    ring = packed()
     ring.put((0x10_0000, 1, NEXT), head=1)
     ring.put((0x10_0000, 1, 0), head=0xFFFF)
     assert pop_one(ring.open_device()).head == 0xFFFF
 
 
-def test_a_chain_as_long_as_the_queue_is_legal() -> None:
-    ring = PackedRingBuilder(7, base=0x8003_8003)
+def test_a_chain_as_long_as_the_queue_is_legal(packed: PackedRings) -> None:
+    ring = packed(7, base=0x8003_8003)
     ring.offer(0, *((ring.buffer(1, bytes([number])), False) for number in range(7)))
     queue = ring.open_device()
     chain = pop_one(queue)
@@ -102,9 +105,9 @@ def test_a_chain_as_long_as_the_queue_is_legal() -> None:
     assert queue.base == 0x0003_0003
 
 
-def test_a_device_that_follows_another_knows_what_that_one_had_in_flight() -> None:
+def test_a_device_that_follows_another_knows_what_that_one_had_in_flight(packed: PackedRings) -> None:
     """Both halves of the base: what lies between them was popped, and is not given back by this device."""
-    ring = PackedRingBuilder(4)
+    ring = packed(4)
     for head in range(3):
         ring.offer(head, (ring.buffer(1), False))
     first = ring.open_device()
@@ -118,9 +121,9 @@ def test_a_device_that_follows_another_knows_what_that_one_had_in_flight() -> No
 
 
 class TestIndirect:
-    def test_a_table_takes_one_entry_and_all_its_descriptors_count(self) -> None:
+    def test_a_table_takes_one_entry_and_all_its_descriptors_count(self, packed: PackedRings) -> None:
         """Their ids and flags but WRITE mean nothing (2.8.7)."""
-        ring = PackedRingBuilder()
+        ring = packed()
         question, answer = ring.buffer(8, b"question"), ring.buffer(6)
         table = ring.table((*question, 0xFFFD), (*answer, WRITE))
         ring.put((*table, INDIRECT | WRITE), head=5)
@@ -129,14 +132,14 @@ class TestIndirect:
         assert (chain.head, chain.readable.read(), chain.writable.remaining) == (5, b"question", 6)
         assert queue.base == 0x8000_8001
 
-    def test_a_table_as_long_as_the_queue_is_legal(self) -> None:
-        ring = PackedRingBuilder(3)
+    def test_a_table_as_long_as_the_queue_is_legal(self, packed: PackedRings) -> None:
+        ring = packed(3)
         table = ring.table(*((*ring.buffer(1, bytes([number])), 0) for number in range(3)))
         ring.put((*table, INDIRECT))
         assert pop_one(ring.open_device()).readable.read() == bytes(range(3))
 
-    def test_descriptor_and_table_are_copied_once(self) -> None:
-        ring = PackedRingBuilder()
+    def test_descriptor_and_table_are_copied_once(self, packed: PackedRings) -> None:
+        ring = packed()
         table = ring.table((*ring.buffer(4, b"good"), 0))
         ring.put((*table, INDIRECT))
         chain = pop_one(ring.open_device())
@@ -146,8 +149,8 @@ class TestIndirect:
 
 
 class TestPublishing:
-    def test_used_descriptors_are_published_in_groups_the_first_of_each_last(self) -> None:
-        ring = PackedRingBuilder(64)
+    def test_used_descriptors_are_published_in_groups_the_first_of_each_last(self, packed: PackedRings) -> None:
+        ring = packed(64)
         queue = ring.open_device()
         for head in range(PUBLISH_EVERY + 4):
             ring.offer(head, (ring.buffer(1), False))
@@ -165,8 +168,8 @@ class TestPublishing:
         assert ring.entry(PUBLISH_EVERY)[3] == 0x8080
         assert queue.base == 0x8014_8014
 
-    def test_completing_twice_is_a_mistake_that_does_not_reach_the_ring(self) -> None:
-        ring = PackedRingBuilder()
+    def test_completing_twice_is_a_mistake_that_does_not_reach_the_ring(self, packed: PackedRings) -> None:
+        ring = packed()
         queue = ring.open_device(queue_index=1)
         request(ring, 0)
         request(ring, 2)
@@ -177,8 +180,8 @@ class TestPublishing:
         queue.complete([second])
         assert ring.used(2, 2) == [(0, 0), (2, 0)]
 
-    def test_nothing_to_complete_leaves_the_ring_alone(self) -> None:
-        ring = PackedRingBuilder()
+    def test_nothing_to_complete_leaves_the_ring_alone(self, packed: PackedRings) -> None:
+        ring = packed()
         queue = ring.open_device()
         request(ring, 0)
         queue.pop(1)
@@ -188,8 +191,8 @@ class TestPublishing:
 
 
 class TestRebinding:
-    def test_positions_go_on_in_the_new_memory(self) -> None:
-        old, new = PackedRingBuilder(), PackedRingBuilder()
+    def test_positions_go_on_in_the_new_memory(self, packed: PackedRings) -> None:
+        old, new = packed(), packed()
         queue = old.open_device()
         request(old, 0, b"old")
         chain = pop_one(queue)
@@ -202,8 +205,8 @@ class TestRebinding:
         queue.complete([chain])
         assert (old.used(2), new.used(2)) == ([None], [(0, 2)])
 
-    def test_another_size_is_refused_and_changes_nothing(self) -> None:
-        ring, other = PackedRingBuilder(8), PackedRingBuilder(9)
+    def test_another_size_is_refused_and_changes_nothing(self, packed: PackedRings) -> None:
+        ring, other = packed(8), packed(9)
         queue = ring.open_device(queue_index=3)
         with pytest.raises(UnsupportedRing, match="packed ring 3: resized from 8 to 9"):
             queue.rebind(other.layout, other.memory.guest)
@@ -211,18 +214,18 @@ class TestRebinding:
         assert len(queue.pop(8)) == 1
 
 
-def test_empty_elements_are_skipped() -> None:
+def test_empty_elements_are_skipped(packed: PackedRings) -> None:
     """The standard does not mention them; the address of nothing need not exist."""
-    ring = PackedRingBuilder()
+    ring = packed()
     ring.put((0xDEAD_BEEF_0000, 0, NEXT), (*ring.buffer(2, b"ab"), NEXT), (0, 0, WRITE))
     chain = pop_one(ring.open_device())
     assert (chain.readable.read(), chain.writable.remaining) == (b"ab", 0)
 
 
-def test_a_used_length_that_does_not_fit_is_cut() -> None:
+def test_a_used_length_that_does_not_fit_is_cut(packed: PackedRings) -> None:
     """2^32 bytes may be written, and the field has 32 bits; less than the truth is legal."""
     size = 1 << 27
-    ring = PackedRingBuilder(32, regions=[(1 << 32, size)])
+    ring = packed(32, regions=[(1 << 32, size)])
     ring.offer(0, *[(Segment(GuestAddr(1 << 32), size), True)] * 32)
     queue = ring.open_device()
     chain = pop_one(queue)

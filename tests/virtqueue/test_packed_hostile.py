@@ -8,17 +8,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.virtqueue.formats import PackedRings, drawn, kinds
 from tests.virtqueue.serving import run_device
 from vhostuser.memory.map import GuestAddr
 from vhostuser.testing.packed_rings import PACKED_FEATURES, PackedRingBuilder
 from vhostuser.testing.rings import BUFFERS_ADDR, BUFFERS_SIZE
 from vhostuser.virtqueue.queue import BrokenQueue, Segment
-from vhostuser.wire.features import VirtioFeature
 from vhostuser.wire.packed import PackedDesc, PackedDescFlags
 from vhostuser.wire.schema import codec
 
 NEXT, WRITE, INDIRECT = int(PackedDescFlags.NEXT), int(PackedDescFlags.WRITE), int(PackedDescFlags.INDIRECT)
-EVENTS = PACKED_FEATURES | int(VirtioFeature.EVENT_IDX)
 BUF = BUFFERS_ADDR
 END = BUFFERS_ADDR + BUFFERS_SIZE
 
@@ -84,9 +83,9 @@ LIES: dict[str, tuple[Lie, str]] = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_broken_chain_breaks_the_queue(name: str) -> None:
+def test_a_broken_chain_breaks_the_queue(packed: PackedRings, name: str) -> None:
     lie, text = LIES[name]
-    ring = PackedRingBuilder(8)
+    ring = packed(8)
     queue = ring.open_device(queue_index=4)
     lie(ring)
     with pytest.raises(BrokenQueue, match=text) as error:
@@ -96,15 +95,16 @@ def test_a_broken_chain_breaks_the_queue(name: str) -> None:
     assert ring.device_event == (0, 0)
 
 
-def test_an_indirect_descriptor_that_was_not_negotiated_breaks_the_queue() -> None:
-    ring = PackedRingBuilder(features=int(VirtioFeature.VERSION_1 | VirtioFeature.RING_PACKED))
+@kinds("packed", indirect=False)
+def test_an_indirect_descriptor_that_was_not_negotiated_breaks_the_queue(packed: PackedRings) -> None:
+    ring = packed()
     indirect((BUF, 1, 0))(ring)
     with pytest.raises(BrokenQueue, match="not negotiated"):
         ring.open_device().pop(8)
 
 
-def test_a_buffer_id_that_is_in_flight_breaks_the_queue() -> None:
-    ring = PackedRingBuilder()
+def test_a_buffer_id_that_is_in_flight_breaks_the_queue(packed: PackedRings) -> None:
+    ring = packed()
     ring.offer(5, (ring.buffer(1), True))
     ring.offer(5, (ring.buffer(1), True))
     queue = ring.open_device()
@@ -116,9 +116,9 @@ def test_a_buffer_id_that_is_in_flight_breaks_the_queue() -> None:
 
 
 @pytest.mark.parametrize("entries", [1, 2])
-def test_entries_of_a_chain_in_flight_cannot_be_offered_again(entries: int) -> None:
+def test_entries_of_a_chain_in_flight_cannot_be_offered_again(packed: PackedRings, entries: int) -> None:
     """The counterpart of an ``avail.idx`` that jumps: more is offered than the ring has entries."""
-    ring = PackedRingBuilder(4)
+    ring = packed(4)
     for head in range(5 - entries):
         ring.offer(head, (ring.buffer(1), False))
     queue = ring.open_device()
@@ -130,9 +130,9 @@ def test_entries_of_a_chain_in_flight_cannot_be_offered_again(entries: int) -> N
     queue.complete(chains)
 
 
-def test_more_than_2_to_the_32_bytes_break_the_queue() -> None:
+def test_more_than_2_to_the_32_bytes_break_the_queue(packed: PackedRings) -> None:
     size = 1 << 27
-    ring = PackedRingBuilder(64, regions=[(1 << 32, size)])
+    ring = packed(64, regions=[(1 << 32, size)])
     whole = Segment(GuestAddr(1 << 32), size)
     ring.offer(0, *[(whole, True)] * 31)
     ring.offer(1, (ring.buffer(1), True), *[(whole, True)] * 32)
@@ -143,8 +143,8 @@ def test_more_than_2_to_the_32_bytes_break_the_queue() -> None:
         queue.pop(1)
 
 
-def test_good_chains_in_front_of_a_lie_are_served() -> None:
-    ring = PackedRingBuilder(8)
+def test_good_chains_in_front_of_a_lie_are_served(packed: PackedRings) -> None:
+    ring = packed(8)
     for head in (0, 1):
         ring.offer(head, (ring.buffer(4, b"good"), False))
     ring.put((0xDEAD_0000, 1, 0), head=2)
@@ -160,8 +160,8 @@ def test_good_chains_in_front_of_a_lie_are_served() -> None:
     assert queue.base == 0x8002_8002, "the last position that made sense"
 
 
-def test_a_broken_queue_stays_broken_when_the_driver_repairs_the_ring() -> None:
-    ring = PackedRingBuilder(8)
+def test_a_broken_queue_stays_broken_when_the_driver_repairs_the_ring(packed: PackedRings) -> None:
+    ring = packed(8)
     ring.put((0xDEAD_0000, 1, 0))
     queue = ring.open_device()
     with pytest.raises(BrokenQueue, match="0xdead0000"):
@@ -191,14 +191,14 @@ _near_right = st.lists(_descs, min_size=7, max_size=7).map(
     ring=st.one_of(_near_right, st.binary(min_size=112, max_size=112)),
     buffers=_near_right,
     driver_event=st.binary(min_size=4, max_size=4),
-    events=st.booleans(),
+    features=st.sampled_from(drawn(packed=True)),
     base=st.sampled_from([0x8000_8000, 0x8006_8006, 0x0003_0003, 0x8005_0004, 0x8000]),
 )
-@example(ring=bytes(14 * 8), buffers=bytes(112), driver_event=bytes(4), events=False, base=0x8000_8000)
+@example(ring=bytes(14 * 8), buffers=bytes(112), driver_event=bytes(4), features=PACKED_FEATURES, base=0x8000_8000)
 def test_no_bytes_whatsoever_raise_anything_but_broken_queue_or_reach_outside(
-    ring: bytes, buffers: bytes, driver_event: bytes, events: bool, base: int
+    ring: bytes, buffers: bytes, driver_event: bytes, features: int, base: int
 ) -> None:
-    built = PackedRingBuilder(7, EVENTS if events else PACKED_FEATURES, base=base)
+    built = PackedRingBuilder(7, features, base=base)
     built.layout.descriptor[:] = ring
     built.layout.driver[:] = driver_event
     built.memory.write(BUF, buffers)  # which descriptors may name as an indirect table

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.engines import python_only
+from tests.virtqueue.formats import PackedRings, kinds
 from vhostuser.memory.map import GuestAddr
-from vhostuser.testing.packed_rings import PACKED_FEATURES, PackedRingBuilder
 from vhostuser.virtqueue import packed_device, packed_driver
 from vhostuser.virtqueue.queue import Segment
 from vhostuser.wire.features import VirtioFeature
 
 if TYPE_CHECKING:
+    from vhostuser.testing.packed_rings import PackedRingBuilder
     from vhostuser.virtqueue.queue import DriverQueue
 
-EVENTS = PACKED_FEATURES | int(VirtioFeature.EVENT_IDX)
 LAST_ENTRY = 0x8007_8007
 """The base of a ring of eight entries that is at the end of its first lap."""
 SEGMENT = Segment(GuestAddr(0x1000), 16)
@@ -28,15 +29,19 @@ def request(ring: PackedRingBuilder) -> None:
 
 class TestADevice:
     @pytest.mark.parametrize(("driver_flags", "expected"), [(0, True), (1, False), (2, True), (0xFFFC, True)])
-    def test_without_event_idx_the_drivers_flags_decide(self, driver_flags: int, expected: bool) -> None:
-        ring = PackedRingBuilder()
+    @kinds("packed", event_idx=False)
+    def test_without_event_idx_the_drivers_flags_decide(
+        self, packed: PackedRings, driver_flags: int, expected: bool
+    ) -> None:
+        ring = packed()
         queue = ring.open_device()
         ring.set_driver_event(0x8005, driver_flags)
         request(ring)
         assert queue.complete(queue.pop(1)) is expected
 
-    def test_with_event_idx_passing_the_entry_notifies_once(self) -> None:
-        ring = PackedRingBuilder(8, EVENTS, base=LAST_ENTRY)
+    @kinds("packed", event_idx=True)
+    def test_with_event_idx_passing_the_entry_notifies_once(self, packed: PackedRings) -> None:
+        ring = packed(8, base=LAST_ENTRY)
         queue = ring.open_device()
         ring.set_driver_event(0x0001, 2)
         outcomes = []
@@ -46,8 +51,9 @@ class TestADevice:
         # Entries 7, 0, 1, 2, 3; the first notifies since nothing was signalled before.
         assert outcomes == [True, False, True, False, False]
 
-    def test_with_event_idx_entries_are_counted_and_not_chains(self) -> None:
-        ring = PackedRingBuilder(8, EVENTS)
+    @kinds("packed", event_idx=True)
+    def test_with_event_idx_entries_are_counted_and_not_chains(self, packed: PackedRings) -> None:
+        ring = packed(8)
         queue = ring.open_device()
         request(ring)
         queue.complete(queue.pop(1))
@@ -55,11 +61,13 @@ class TestADevice:
         request(ring)
         assert queue.complete(queue.pop(1)) is True, "this chain has entries 2 and 3"
 
+    @python_only
+    @kinds("packed", event_idx=False)
     def test_a_machine_without_a_full_fence_never_suppresses_and_always_notifies(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, packed: PackedRings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(packed_device, "FENCE_IS_FULL", False)
-        ring = PackedRingBuilder()
+        ring = packed()
         queue = ring.open_device()
         queue.disarm()
         assert ring.device_event == (0, 0)
@@ -67,9 +75,8 @@ class TestADevice:
         request(ring)
         assert queue.complete(queue.pop(1)) is True
 
-    @pytest.mark.parametrize(("features", "expected"), [(PACKED_FEATURES, (0xABCD, 0)), (EVENTS, (0x0001, 2))])
-    def test_arming_and_disarming(self, features: int, expected: tuple[int, int]) -> None:
-        ring = PackedRingBuilder(8, features, base=LAST_ENTRY)
+    def test_arming_and_disarming(self, packed: PackedRings) -> None:
+        ring = packed(8, base=LAST_ENTRY)
         queue = ring.open_device()
         ring.set_device_event(0xABCD, 0)
         queue.disarm()
@@ -78,20 +85,22 @@ class TestADevice:
         assert queue.arm() is True, "it arrived meanwhile"
         queue.pop(1)
         assert queue.arm() is False
-        assert ring.device_event == expected
+        assert ring.device_event == ((0x0001, 2) if packed.has(VirtioFeature.EVENT_IDX) else (0xABCD, 0))
 
 
 class TestADriver:
     @pytest.mark.parametrize(("flags", "expected"), [(0, True), (1, False), (2, True), (0xFFFC, True)])
-    def test_without_event_idx_the_devices_flags_decide(self, flags: int, expected: bool) -> None:
-        ring = PackedRingBuilder()
+    @kinds("packed", event_idx=False)
+    def test_without_event_idx_the_devices_flags_decide(self, packed: PackedRings, flags: int, expected: bool) -> None:
+        ring = packed()
         queue = ring.open_driver()
         ring.set_device_event(0x8005, flags)
         queue.add([SEGMENT], [], None)
         assert queue.publish() is expected
 
-    def test_with_event_idx_passing_the_entry_kicks(self) -> None:
-        ring = PackedRingBuilder(8, EVENTS, base=0x8007_8007)
+    @kinds("packed", event_idx=True)
+    def test_with_event_idx_passing_the_entry_kicks(self, packed: PackedRings) -> None:
+        ring = packed(8, base=0x8007_8007)
         queue = ring.open_driver()
         ring.set_device_event(0x0001, 2)
         outcomes = []
@@ -100,22 +109,25 @@ class TestADriver:
             outcomes.append(queue.publish())
         assert outcomes == [False, False, True, False], "entries 7, 0, 1, 2"
 
-    def test_with_event_idx_a_batch_kicks_when_the_entry_is_inside_it(self) -> None:
-        ring = PackedRingBuilder(8, EVENTS)
+    @kinds("packed", event_idx=True)
+    def test_with_event_idx_a_batch_kicks_when_the_entry_is_inside_it(self, packed: PackedRings) -> None:
+        ring = packed(8)
         queue = ring.open_driver()
         ring.set_device_event(0x8003, 2)
         for _ in range(2):
             queue.add([SEGMENT, SEGMENT], [], None)
         assert queue.publish() is True
 
-    def test_nothing_added_means_nothing_to_kick_for(self) -> None:
-        assert PackedRingBuilder().open_driver().publish() is False
+    def test_nothing_added_means_nothing_to_kick_for(self, packed: PackedRings) -> None:
+        assert packed().open_driver().publish() is False
 
+    @python_only
+    @kinds("packed", event_idx=False)
     def test_a_machine_without_a_full_fence_never_suppresses_and_always_kicks(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, packed: PackedRings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(packed_driver, "FENCE_IS_FULL", False)
-        ring = PackedRingBuilder()
+        ring = packed()
         queue = ring.open_driver()
         queue.disarm()
         assert ring.driver_event == (0, 0)
@@ -123,9 +135,8 @@ class TestADriver:
         queue.add([SEGMENT], [], None)
         assert queue.publish() is True
 
-    @pytest.mark.parametrize(("features", "expected"), [(PACKED_FEATURES, (0, 0)), (EVENTS, (0x8001, 2))])
-    def test_arming_and_disarming(self, features: int, expected: tuple[int, int]) -> None:
-        ring = PackedRingBuilder(4, features)
+    def test_arming_and_disarming(self, packed: PackedRings) -> None:
+        ring = packed(4)
         queue: DriverQueue[str] = ring.open_driver()
         queue.disarm()
         assert ring.driver_event[1] == 1
@@ -137,4 +148,5 @@ class TestADriver:
         queue.add([SEGMENT], [], "b")
         queue.publish()
         assert queue.arm() is False
+        expected = (0x8001, 2) if packed.has(VirtioFeature.EVENT_IDX) else (0, 0)
         assert ring.driver_event == expected, "the next entry to be used, and not the next to be made available"

@@ -2,18 +2,17 @@
 
 import pytest
 
-from tests.virtqueue.formats import FORMATS, near_the_end
-from vhostuser.testing.packed_rings import PackedRingBuilder, build_ring
+from tests.virtqueue.formats import AnyRings, kinds, near_the_end
+from vhostuser.testing.packed_rings import PackedRingBuilder
 from vhostuser.testing.rings import BuiltRing
 from vhostuser.virtqueue.queue import DeviceQueue, Segment
 from vhostuser.wire.features import VirtioFeature
 
 
-@pytest.fixture(params=FORMATS)
-def ring(request: pytest.FixtureRequest) -> BuiltRing:
+@pytest.fixture
+def ring(rings: AnyRings) -> BuiltRing:
     """An empty ring of eight entries, close to where its positions wrap."""
-    features = FORMATS[request.param]
-    return build_ring(8, features, base=near_the_end(features))
+    return rings(8, base=near_the_end(rings.features))
 
 
 def upper(queue: DeviceQueue, limit: int = 8) -> bool:
@@ -98,6 +97,7 @@ def test_a_device_goes_on_where_another_stopped(ring: BuiltRing) -> None:
     assert [used.token for used in driver.reap(8)] == [0, 1, 2]
 
 
+@kinds("rings", in_order=False)
 def test_chains_that_end_in_any_order_come_back_in_that_order(ring: BuiltRing) -> None:
     """In a packed ring, used descriptors then land on the entries of chains that are still in flight."""
     driver, device = ring.open_driver(indirect=4), ring.open_device()
@@ -128,25 +128,3 @@ def test_nothing_is_visible_before_it_is_published(ring: BuiltRing) -> None:
         driver.publish()
         upper(device)
         assert [used.token for used in driver.reap(8)] == [0, 1]
-
-
-@pytest.mark.parametrize("name", [name for name in FORMATS if "packed" in name])
-@pytest.mark.parametrize("queue_size", [1, 2, 3, 5, 100, 32767, 32768])
-def test_packed_rings_have_any_size(name: str, queue_size: int) -> None:
-    ring = build_ring(queue_size, FORMATS[name])
-    most = min(queue_size, 3)
-    driver, device = ring.open_driver(indirect=most if queue_size < 1000 else 0), ring.open_device()
-    buffer, answer = ring.buffer(1, b"a"), ring.buffer(2)
-    for number in range(min(4 * queue_size, 20)):
-        driver.add([buffer] * (number % most), [answer], number)
-        driver.publish()
-        upper(device)
-        assert [used.token for used in driver.reap(8)] == [number]
-    assert driver.free == queue_size
-    for _ in range(queue_size):
-        driver.add([], [buffer], None)
-    driver.publish()
-    for chains in (device.pop(queue_size // 2 + 1), device.pop(queue_size)):
-        device.complete(chains)
-    assert len(driver.reap(queue_size + 1)) == queue_size
-    assert ring.memory.intact

@@ -61,11 +61,6 @@ def test_a_ring_at_an_odd_address_is_refused() -> None:
         open_driver_queue(odd, EVENT_IDX)
 
 
-def test_in_order_completion_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedRing, match="IN_ORDER"):
-        RingBuilder(features=int(VirtioFeature.IN_ORDER)).open_device()
-
-
 def test_a_big_endian_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring_module, "NATIVE_IS_LITTLE", False)
     with pytest.raises(UnsupportedRing, match="little-endian"):

@@ -2,7 +2,7 @@
 
 `BackendProtocol` decides whether a message may be here and keeps the numbers; this file is the only place where
 messages have effects.  A message is handled completely before the next one is read, because the protocol answers in
-order; the rings run meanwhile as tasks of their own.
+order; the rings run meanwhile, as tasks or on threads of their own.
 """
 
 from __future__ import annotations
@@ -160,9 +160,9 @@ class Backend:
             case SetVringBase(index) if not self.rings[index].running:
                 self.rings[index].forget()
             case SetVringKick():
-                self.rings[message.index].set_kick(_consumer(frame))
+                await self.rings[message.index].set_kick(_consumer(frame))
             case SetVringCall():
-                self.rings[message.index].set_call(_notifier(frame))
+                await self.rings[message.index].set_call(_notifier(frame))
             case SetVringErr():
                 self.rings[message.index].set_err(_notifier(frame, tolerant=True))
             case GetVringBase(index):
@@ -184,6 +184,7 @@ class Backend:
 
     async def _use_memory(self, memory: GuestMemory) -> None:
         # One assignment: chains in flight keep their views of the old map, which is unmapped with the last of them.
+        # Rings with a thread of their own stop before they go on in the new one.
         self.memory = memory
         await self._follow_all()
 
@@ -209,8 +210,8 @@ class Backend:
         base = ring.base(self.protocol.state.rings[index])
         ring.forget()
         # The err descriptor stays: QEMU sends it once per connection, not once per start.
-        ring.set_kick(None)
-        ring.set_call(None)
+        await ring.set_kick(None)
+        await ring.set_call(None)
         return base
 
     async def _stop_rings(self) -> None:

@@ -17,8 +17,6 @@ from vhostuser.cli.parameters import SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vhostuser.devices.blk import Storage
-
 
 @click.group()
 def backend() -> None:
@@ -75,12 +73,27 @@ def _print_capabilities(
 @_program({"type": "block", "features": ["read-only", "blk-file"]})
 @click.option("--blk-file", type=click.Path(exists=True), help="Raw image file or block device.")
 @click.option("--memory-size", type=SIZE, help="Serve a disk in memory of this size instead, as 64M.")
+@click.option(
+    "--null", "null_size", type=SIZE, metavar="SIZE", help="Serve a disk that keeps nothing, to measure with."
+)
 @click.option("--read-only", is_flag=True, help="Refuse writes.")
 @click.option("--num-queues", type=click.IntRange(1, 256), default=1, show_default=True, help="Request queues.")
 @click.option(
+    "--serve",
+    type=click.Choice(["task", "thread", "native"]),
+    help="What runs a queue: a task among others, a thread, a thread without the GIL.  "
+    "[default: native where the compiled engine is built, else task]",
+)
+@click.option(
+    "--mmap",
+    "mapped",
+    is_flag=True,
+    help="Map the image: half the time a block, but a disk's error or a file cut short is met as SIGBUS.",
+)
+@click.option(
     "--inline-writes",
     is_flag=True,
-    help="Write to the page cache without a thread: fast, but all queues wait when the system makes a write wait.",
+    help="As a task, write to the page cache at once: fast, but all queues wait when the system makes a write wait.",
 )
 @click.option(
     "--poll-us",
@@ -95,38 +108,37 @@ def blk(
     fd: int | None,
     blk_file: str | None,
     memory_size: int | None,
+    null_size: int | None,
     read_only: bool,
     num_queues: int,
+    serve: str | None,
+    mapped: bool,
     inline_writes: bool,
     poll_us: int,
     serial: str,
     packed: bool,
 ) -> None:
     """A disk over a raw image file.  SIGHUP looks at the file's size again and tells the guest."""
+    from vhostuser.cli.disk import choose_serving, log_counts, open_storage
     from vhostuser.cli.serving import serve_device
     from vhostuser.devices.blk import BlkDevice
     from vhostuser.wire.virtio.blk import BlkFeature
 
-    if (blk_file is None) == (memory_size is None):
-        raise click.UsageError("give one of --blk-file and --memory-size")
-    storage = _open_storage(blk_file, memory_size or 0, read_only=read_only, inline_writes=inline_writes)
+    if [blk_file, memory_size, null_size].count(None) != 2:
+        raise click.UsageError("give one of --blk-file, --memory-size and --null")
+    if mapped and blk_file is None:
+        raise click.UsageError("--mmap needs a --blk-file")
+    storage = open_storage(
+        blk_file, memory_size, null_size, mapped=mapped, read_only=read_only, inline_writes=inline_writes
+    )
     try:
         device = BlkDevice(storage, serial=serial, num_queues=num_queues, read_only=read_only)
+        device.serving = choose_serving(device, serve)
         device.poll_seconds = poll_us / 1e6
         serve_device(device, socket_path, fd, packed=packed, feature_names=BlkFeature, on_hangup=device.refresh)
+        log_counts(device.counts)
     finally:
         storage.close()
-
-
-def _open_storage(blk_file: str | None, memory_size: int, **options: bool) -> Storage:
-    from vhostuser.devices.blk import FileStorage, MemoryStorage
-
-    try:
-        return MemoryStorage(memory_size) if blk_file is None else FileStorage(blk_file, **options)
-    except MemoryError:
-        raise click.ClickException(f"there is no room for a disk of {memory_size} bytes in memory") from None
-    except OSError as error:
-        raise click.ClickException(f"cannot open the disk image: {error}") from None
 
 
 @backend.command()

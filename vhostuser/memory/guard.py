@@ -31,6 +31,7 @@ import platform
 import signal
 import sys
 import weakref
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -72,6 +73,10 @@ class Watch:
     end: int
     damaged: bool = False
 
+
+REPAIRS: Final = array("Q", [0])
+"""How many pages were repaired in this process: in memory at a fixed address, for loops that run without the GIL and
+have to notice that something under their hands is not what it was."""
 
 _watched: Final[set[Watch]] = set()
 _callback_type: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -129,6 +134,7 @@ def repair(address: int) -> bool:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED
             # Refused on huge pages, which cannot be replaced in part.
             watched.damaged = True
+            REPAIRS[0] += 1
             return bool(_libc.mmap(page, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) == page)
     return False
 

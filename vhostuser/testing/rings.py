@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from vhostuser.virtqueue.engine import Engine
     from vhostuser.virtqueue.queue import DeviceQueue, DriverQueue
 
 RING_FEATURES = int(VirtioFeature.VERSION_1 | VirtioFeature.INDIRECT_DESC)
@@ -80,17 +81,23 @@ class BuiltRing:
         parts = zip((self.desc_addr, self.driver_addr, self.device_addr), self.sizes, strict=True)
         return RingLayout(self.queue_size, *(self.memory.view(addr, size) for addr, size in parts))
 
-    def open_device(self, *, queue_index: int | None = None) -> DeviceQueue:
+    def open_device(self, *, queue_index: int | None = None, engine: Engine | None = None) -> DeviceQueue:
         """The device's side of this ring, on this memory."""
-        return open_device_queue(self.layout, self.memory.guest, self.features, base=self.base, queue_index=queue_index)
+        return open_device_queue(
+            self.layout, self.memory.guest, self.features, base=self.base, queue_index=queue_index, engine=engine
+        )
 
-    def open_driver(self, *, indirect: int = 0, queue_index: int | None = None) -> DriverQueue[Any]:
+    def open_driver(
+        self, *, indirect: int = 0, queue_index: int | None = None, engine: Engine | None = None
+    ) -> DriverQueue[Any]:
         """The driver's side, with indirect tables of ``indirect`` entries if that is not 0."""
         tables = None
         if indirect:
             buffer = self.buffer(IndirectTables.size(self.queue_size, indirect))
             tables = IndirectTables(self.memory.view(*buffer), buffer.addr, indirect)
-        return open_driver_queue(self.layout, self.features, indirect=tables, base=self.base, queue_index=queue_index)
+        return open_driver_queue(
+            self.layout, self.features, indirect=tables, base=self.base, queue_index=queue_index, engine=engine
+        )
 
     def buffer(self, length: int, data: bytes = b"") -> Segment:
         """Room for ``length`` bytes that nobody else got, with ``data`` at its start."""

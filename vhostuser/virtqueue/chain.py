@@ -246,12 +246,14 @@ class Chain:
         head: what the ring calls this chain.
         readable: pieces the device reads; this object owns the list.
         writable: pieces the device fills; this object owns the list.
+        entries: how many entries of a packed ring it takes.
     """
 
-    __slots__ = ("head", "readable", "writable")
+    __slots__ = ("entries", "head", "readable", "writable")
 
-    def __init__(self, head: int, readable: list[memoryview], writable: list[memoryview]) -> None:
+    def __init__(self, head: int, readable: list[memoryview], writable: list[memoryview], entries: int = 1) -> None:
         self.head = head
+        self.entries = entries
         self.readable = Reader(readable)
         self.writable = Writer(writable)
 

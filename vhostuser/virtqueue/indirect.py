@@ -30,10 +30,10 @@ class IndirectTables:
         entries: descriptors per table.
     """
 
-    __slots__ = ("_view", "addr", "entries")
+    __slots__ = ("addr", "entries", "view")
 
     def __init__(self, view: memoryview, addr: GuestAddr, entries: int) -> None:
-        self._view = view
+        self.view = view
         self.addr = addr
         self.entries = entries
 
@@ -51,8 +51,8 @@ class IndirectTables:
         if not 0 < self.entries <= queue_size:
             raise UnsupportedRing(f"indirect tables of {self.entries} entries, a queue of {queue_size} allows no more")
         needed = self.size(queue_size, self.entries)
-        if len(self._view) < needed:
-            raise UnsupportedRing(f"indirect tables: {len(self._view)} bytes, {needed} needed")
+        if len(self.view) < needed:
+            raise UnsupportedRing(f"indirect tables: {len(self.view)} bytes, {needed} needed")
 
     def fill(self, number: int, readable: Sequence[Segment], writable: Sequence[Segment]) -> int:
         """Write table ``number`` for a split ring and return its guest address; the caller has counted the segments."""
@@ -61,7 +61,7 @@ class IndirectTables:
         for flags, segments in ((0, readable), (WRITE, writable)):
             for addr, length in segments:
                 more = NEXT if following < last else 0
-                _pack_into(self._view, at, addr, length, flags | more, following if more else 0)
+                _pack_into(self.view, at, addr, length, flags | more, following if more else 0)
                 at += DESC_SIZE
                 following += 1
         return self.addr + start
@@ -71,6 +71,6 @@ class IndirectTables:
         at = start = number * self.entries * DESC_SIZE
         for flags, segments in ((0, readable), (WRITE, writable)):
             for addr, length in segments:
-                _pack_packed_into(self._view, at, addr, length, 0, flags)
+                _pack_packed_into(self.view, at, addr, length, 0, flags)
                 at += DESC_SIZE
         return self.addr + start

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vhostuser.memory.ordering import FENCE_IS_FULL, acquire_fence, full_fence, release_fence
+from vhostuser.virtqueue.device_side import MAX_USED_LENGTH, DeviceSide
 from vhostuser.virtqueue.packed_ring import (
     AVAILABLE,
     DESC_LENGTHS,
@@ -38,13 +39,13 @@ from vhostuser.virtqueue.packed_ring import (
 from vhostuser.virtqueue.packed_walk import PackedWalker
 from vhostuser.virtqueue.ring import (
     PUBLISH_EVERY,
-    BrokenQueue,
+    Lie,
     RingLayout,
-    UnsupportedRing,
+    not_in_flight,
     ring_name,
     ring_words,
 )
-from vhostuser.virtqueue.walk import WRITE, Lie
+from vhostuser.virtqueue.walk import WRITE
 from vhostuser.wire.features import VirtioFeature
 
 if TYPE_CHECKING:
@@ -53,51 +54,22 @@ if TYPE_CHECKING:
     from vhostuser.memory.map import GuestMemory
     from vhostuser.virtqueue.chain import Chain
 
-_MAX_USED_LENGTH = (1 << 32) - 1
 
-
-class PackedDevice:
+class PackedDevice(DeviceSide):
     """A `vhostuser.virtqueue.queue.DeviceQueue` over a packed ring."""
 
-    __slots__ = (
-        "_device_event",
-        "_driver_event",
-        "_event_idx",
-        "_features",
-        "_in_flight",
-        "_lengths",
-        "_lie",
-        "_name",
-        "_next_avail",
-        "_next_used",
-        "_queue_size",
-        "_signalled_used",
-        "_span",
-        "_walker",
-        "_words",
-    )
+    __slots__ = ("_device_event", "_driver_event", "_lengths", "_span", "_walker", "_words")
 
     def __init__(
         self, layout: RingLayout, memory: GuestMemory, features: int, *, base: int, queue_index: int | None
     ) -> None:
-        self._name = ring_name("packed", queue_index)
-        self._features = features
-        self._event_idx = bool(features & VirtioFeature.EVENT_IDX)
-        self._queue_size = layout.queue_size
+        super().__init__(ring_name("packed", queue_index), layout, memory, features)
         self._span = 2 * layout.queue_size
-        self._in_flight: dict[int, tuple[Chain, int]] = {}  # with the entries that each takes
-        self._lie: str | None = None
-        self._signalled_used: int | None = None  # nobody has been notified yet
-        self.rebind(layout, memory)
         self._next_avail, self._next_used = positions_of(base, layout.queue_size)
 
-    def rebind(self, layout: RingLayout, memory: GuestMemory) -> None:
-        """See `vhostuser.virtqueue.queue.DeviceQueue.rebind`."""
-        if layout.queue_size != self._queue_size:
-            raise UnsupportedRing(f"{self._name}: resized from {self._queue_size} to {layout.queue_size} while open")
-        layout = layout.cut(self._features)
-        self._words = ring_words(layout.descriptor)
-        self._driver_event, self._device_event = ring_words(layout.driver), ring_words(layout.device)
+    def _bind(self, layout: RingLayout, memory: GuestMemory) -> None:
+        parts = (layout.descriptor, layout.driver, layout.device)
+        self._words, self._driver_event, self._device_event = [ring_words(part) for part in parts]
         self._lengths = layout.descriptor.cast("I")
         indirect = bool(self._features & VirtioFeature.INDIRECT_DESC)
         self._walker = PackedWalker(layout.descriptor, memory, layout.queue_size, indirect=indirect)
@@ -107,25 +79,7 @@ class PackedDevice:
         """See `vhostuser.virtqueue.queue.DeviceQueue.base`."""
         return base_of(self._next_avail, self._next_used, self._queue_size)
 
-    @property
-    def in_flight(self) -> int:
-        """Chains popped and not completed yet."""
-        return len(self._in_flight)
-
     # --- chains in ---------------------------------------------------------------------------------------------------
-
-    def pop(self, limit: int) -> list[Chain]:
-        """See `vhostuser.virtqueue.queue.DeviceQueue.pop`."""
-        chains: list[Chain] = []
-        try:
-            if self._lie is not None:
-                raise Lie(self._lie)
-            self._pop_into(chains, limit)
-        except Lie as lie:
-            self._lie = str(lie)
-            if not chains:
-                raise BrokenQueue(self._name, self._lie) from None
-        return chains
 
     def _pop_into(self, chains: list[Chain], limit: int) -> None:
         words, size, in_flight, make_chain = self._words, self._queue_size, self._in_flight, self._walker.chain
@@ -135,19 +89,18 @@ class PackedDevice:
             if words[offset * DESC_WORDS + FLAGS] & TURN != available:
                 return
             acquire_fence()
-            chain, count = make_chain(offset, available)
-            if (self._next_avail - self._next_used) % self._span + count > size:
+            chain = make_chain(offset, available)
+            if (self._next_avail - self._next_used) % self._span + chain.entries > size:
                 raise Lie(f"the chain at entry {offset} takes entries whose chain is in flight")
             if chain.head in in_flight:
                 raise Lie(f"chain {chain.head} made available again while it is in flight")
-            in_flight[chain.head] = chain, count
+            in_flight[chain.head] = chain
             chains.append(chain)
-            self._next_avail = (self._next_avail + count) % self._span
+            self._next_avail = (self._next_avail + chain.entries) % self._span
 
     # --- used descriptors out ----------------------------------------------------------------------------------------
 
-    def complete(self, chains: Iterable[Chain]) -> bool:
-        """See `vhostuser.virtqueue.queue.DeviceQueue.complete`."""
+    def _give_back(self, chains: Iterable[Chain]) -> bool:
         in_flight, words, lengths = self._in_flight, self._words, self._lengths
         size, span = self._queue_size, self._span
         next_used = before = self._next_used
@@ -156,16 +109,15 @@ class PackedDevice:
         group = held_at = held = 0
         try:
             for chain in chains:
-                known, count = in_flight.get(chain.head, (None, 0))
-                if known is not chain:
-                    raise ValueError(f"{self._name}: {chain!r} is not in flight: completed before, or from elsewhere")
+                if in_flight.get(chain.head) is not chain:
+                    raise not_in_flight(self._name, chain)
                 del in_flight[chain.head]
                 lap, offset = divmod(next_used, size)
                 written = chain.writable.written
-                lengths[offset * DESC_LENGTHS + LENGTH] = min(written, _MAX_USED_LENGTH)
+                lengths[offset * DESC_LENGTHS + LENGTH] = min(written, MAX_USED_LENGTH)
                 words[offset * DESC_WORDS + ID] = chain.head
                 flags = USED[lap] | WRITE if written else USED[lap]
-                next_used = (next_used + count) % span
+                next_used = (next_used + chain.entries) % span
                 if group:
                     words[offset * DESC_WORDS + FLAGS] = flags
                 else:

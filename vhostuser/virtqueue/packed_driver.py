@@ -3,7 +3,7 @@
 The device may be as hostile to us as a driver to a device.  It gets addresses of buffers, and it can write whatever
 it likes into the ring, so
 
-* what a chain consists of is kept here, in `_Record`; the descriptors that we write are never read again, and the
+* what a chain consists of is kept here, in `Record`; the descriptors that we write are never read again, and the
   device overwrites them with used descriptors anyway;
 * a used descriptor must name a chain that was published and has not come back, and no more bytes than it offered.
 
@@ -15,9 +15,10 @@ Fences and their absence are as in ``packed_device.py``.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from vhostuser.memory.ordering import FENCE_IS_FULL, acquire_fence, full_fence, release_fence
+from vhostuser.virtqueue.driver_side import DriverSide, Record
 from vhostuser.virtqueue.packed_ring import (
     AVAILABLE,
     DESC_LENGTHS,
@@ -33,18 +34,18 @@ from vhostuser.virtqueue.packed_ring import (
     is_asked,
     positions_of,
 )
-from vhostuser.virtqueue.ring import BrokenQueue, QueueFull, UnsupportedRing, Used, ring_name, ring_words
+from vhostuser.virtqueue.ring import QueueFull, UnsupportedRing, make_used, ring_name, ring_words
 from vhostuser.virtqueue.segments import measure
 from vhostuser.virtqueue.walk import INDIRECT, NEXT, WRITE
-from vhostuser.wire.features import VirtioFeature
 from vhostuser.wire.packed import DESC_SIZE, PackedDesc
 from vhostuser.wire.schema import codec
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Sequence
 
     from vhostuser.virtqueue.indirect import IndirectTables
-    from vhostuser.virtqueue.ring import RingLayout, Segment
+    from vhostuser.virtqueue.ring import RingLayout, Segment, Used
 
 Token = TypeVar("Token")
 
@@ -52,34 +53,19 @@ _pack_body_into: Final = struct.Struct(codec(PackedDesc).format.removesuffix("H"
 """Writes a descriptor but for its flags, the last field, which are stored by themselves."""
 
 
-class _Record(NamedTuple, Generic[Token]):
-    """What we know about a chain that is out."""
-
-    token: Token
-    entries: int
-    writable: int
-
-
-class PackedDriver(Generic[Token]):
+class PackedDriver(DriverSide[Token]):
     """A `vhostuser.virtqueue.queue.DriverQueue` over a packed ring."""
 
     __slots__ = (
-        "_added",
         "_desc_ring",
         "_device_event",
         "_driver_event",
-        "_event_idx",
         "_free",
         "_held",
         "_ids",
-        "_indirect",
         "_lengths",
-        "_lie",
-        "_name",
         "_next_avail",
         "_next_used",
-        "_published",
-        "_queue_size",
         "_span",
         "_visible",
         "_words",
@@ -95,21 +81,13 @@ class PackedDriver(Generic[Token]):
         queue_index: int | None,
     ) -> None:
         layout = layout.cut(features)
-        self._name = ring_name("packed", queue_index)
-        self._event_idx = bool(features & VirtioFeature.EVENT_IDX)
-        self._queue_size = size = layout.queue_size
-        self._span = 2 * size
-        self._indirect = indirect if features & VirtioFeature.INDIRECT_DESC else None
-        if self._indirect is not None:
-            self._indirect.check(size)
+        super().__init__(ring_name("packed", queue_index), layout.queue_size, features, indirect)
+        self._span = 2 * layout.queue_size
         self._desc_ring = layout.descriptor
         self._words, self._lengths = ring_words(layout.descriptor), layout.descriptor.cast("I")
         self._driver_event, self._device_event = ring_words(layout.driver), ring_words(layout.device)
-        self._free = size
-        self._ids = list(range(size - 1, -1, -1))
-        self._added: dict[int, _Record[Token]] = {}
-        self._published: dict[int, _Record[Token]] = {}
-        self._lie: str | None = None
+        self._free = layout.queue_size
+        self._ids = list(range(layout.queue_size - 1, -1, -1))
         self._start_at(base)
 
     def _start_at(self, base: int) -> None:
@@ -128,11 +106,6 @@ class PackedDriver(Generic[Token]):
         """Entries that `add` can still take; with indirect tables, that many chains."""
         return self._free
 
-    @property
-    def outstanding(self) -> int:
-        """Chains added and not reaped yet."""
-        return len(self._added) + len(self._published)
-
     # --- chains out --------------------------------------------------------------------------------------------------
 
     def add(self, readable: Sequence[Segment], writable: Sequence[Segment], token: Token) -> None:
@@ -148,7 +121,7 @@ class PackedDriver(Generic[Token]):
         else:
             self._write(tables.fill_packed(head, readable, writable), count * DESC_SIZE, head, INDIRECT)
         self._free -= needed
-        self._added[head] = _Record(token, needed, offered)
+        self._added[head] = Record(token, offered, needed)
 
     def _write_direct(self, head: int, readable: Sequence[Segment], writable: Sequence[Segment], count: int) -> None:
         for flags, segments in ((NEXT, readable), (NEXT | WRITE, writable)):
@@ -167,12 +140,7 @@ class PackedDriver(Generic[Token]):
             self._words[offset * DESC_WORDS + FLAGS] = flags | AVAILABLE[lap]
         self._next_avail = (position + 1) % self._span
 
-    def publish(self) -> bool:
-        """See `vhostuser.virtqueue.queue.DriverQueue.publish`."""
-        if not self._added:
-            return False
-        self._published.update(self._added)
-        self._added.clear()
+    def _expose(self) -> bool:
         before, self._visible = self._visible, self._next_avail
         release_fence()
         self._words[before % self._queue_size * DESC_WORDS + FLAGS] = self._held
@@ -187,38 +155,37 @@ class PackedDriver(Generic[Token]):
 
     # --- chains back -------------------------------------------------------------------------------------------------
 
-    def reap(self, limit: int) -> list[Used[Token]]:
-        """See `vhostuser.virtqueue.queue.DriverQueue.reap`."""
-        reaped: list[Used[Token]] = []
-        if self._lie is None:
-            self._lie = self._reap_into(reaped, limit)
-        if self._lie is not None and not reaped:
-            raise BrokenQueue(self._name, self._lie)
-        return reaped
+    def _reap_into(self, reaped: list[Used[Token]], limit: int) -> None:
+        published = self._published
+        while len(reaped) < limit and (named := self._named()) is not None:
+            head, length = named
+            record = published.pop(head)
+            self._take_back(head, record)
+            reaped.append(make_used((record.token, length)))
 
-    def _reap_into(self, reaped: list[Used[Token]], limit: int) -> str | None:
-        """Fill ``reaped``; what the device did wrong, if it did."""
-        words, lengths, published = self._words, self._lengths, self._published
-        while len(reaped) < limit:
-            lap, offset = divmod(self._next_used, self._queue_size)
-            flags = words[offset * DESC_WORDS + FLAGS]
-            if flags & TURN != USED[lap]:
-                return None
-            acquire_fence()
-            head, length = words[offset * DESC_WORDS + ID], lengths[offset * DESC_LENGTHS + LENGTH]
-            record = published.get(head)
-            if record is None:
-                return f"used descriptor {offset} names chain {head}, which is not outstanding"
-            if length > record.writable:
-                if flags & WRITE:
-                    return f"used descriptor {offset}: {length} bytes written to chain {head} of {record.writable}"
-                length = 0  # 2.8.4: without WRITE the field means nothing; QEMU's devices use it all the same
-            del published[head]
-            self._ids.append(head)
-            self._free += record.entries
-            self._next_used = (self._next_used + record.entries) % self._span
-            reaped.append(Used(record.token, length))
-        return None
+    def _next_batch(self, line: deque[int]) -> tuple[int, int] | None:
+        return self._named()
+
+    def _named(self) -> tuple[int, int] | None:
+        """The chain that the next entry says is used, and its used length; None: it says nothing yet."""
+        lap, offset = divmod(self._next_used, self._queue_size)
+        words = self._words
+        flags = words[offset * DESC_WORDS + FLAGS]
+        if flags & TURN != USED[lap]:
+            return None
+        acquire_fence()
+        head, length = words[offset * DESC_WORDS + ID], self._lengths[offset * DESC_LENGTHS + LENGTH]
+        record = self._published.get(head)
+        if record is None or length > record.writable:
+            if record is None or flags & WRITE:
+                raise self._untrue(f"used descriptor {offset}", head, length)
+            length = 0  # 2.8.4: without WRITE the field means nothing; QEMU's devices use it all the same
+        return head, length
+
+    def _take_back(self, head: int, record: Record[Token]) -> None:
+        self._ids.append(head)
+        self._free += record.entries
+        self._next_used = (self._next_used + record.entries) % self._span
 
     # --- notifications -----------------------------------------------------------------------------------------------
 
@@ -230,7 +197,8 @@ class PackedDriver(Generic[Token]):
         # still suppressed, and we sleep on a completion.
         full_fence()
         lap, offset = divmod(self._next_used, self._queue_size)
-        return self._lie is not None or self._words[offset * DESC_WORDS + FLAGS] & TURN == USED[lap]
+        more = self._lie is not None or self._batch is not None
+        return more or self._words[offset * DESC_WORDS + FLAGS] & TURN == USED[lap]
 
     def disarm(self) -> None:
         """See `vhostuser.virtqueue.queue.DriverQueue.disarm`."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vhostuser.virtqueue.packed_ring import TURN
-from vhostuser.virtqueue.walk import INDIRECT, NEXT, Lie, assemble, copy_table
+from vhostuser.virtqueue.ring import Lie
+from vhostuser.virtqueue.walk import INDIRECT, NEXT, Walker, assemble, copy_table
 from vhostuser.wire.packed import DESC_SIZE, PackedDesc
 from vhostuser.wire.schema import codec
 
 if TYPE_CHECKING:
-    from vhostuser.memory.map import GuestAddr, GuestMemory
+    from vhostuser.memory.map import GuestAddr
     from vhostuser.virtqueue.chain import Chain
     from vhostuser.virtqueue.walk import Element
 
@@ -22,26 +23,13 @@ _codec = codec(PackedDesc)
 _unpack_from, _iter_unpack = _codec.unpack_from, _codec.iter_unpack
 
 
-class PackedWalker:
-    """Makes chains out of one descriptor ring.
+class PackedWalker(Walker):
+    """Makes chains out of one descriptor ring."""
 
-    Args:
-        ring: the descriptor ring.
-        memory: where the addresses in it lead.
-        queue_size: its entries.
-        indirect: INDIRECT_DESC was negotiated.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_indirect", "_memory", "_queue_size", "_ring")
-
-    def __init__(self, ring: memoryview, memory: GuestMemory, queue_size: int, *, indirect: bool) -> None:
-        self._ring = ring
-        self._memory = memory
-        self._queue_size = queue_size
-        self._indirect = indirect
-
-    def chain(self, offset: int, available: int) -> tuple[Chain, int]:
-        """The chain that begins at entry ``offset``, and how many entries of the ring it takes.
+    def chain(self, offset: int, available: int) -> Chain:
+        """The chain that begins at entry ``offset``.
 
         Args:
             offset: an entry of the ring.
@@ -53,32 +41,25 @@ class PackedWalker:
         elements: list[Element] = []
         at = offset
         while True:
-            addr, length, head, flags = _unpack_from(self._ring, at * DESC_SIZE)
+            addr, length, head, flags = _unpack_from(self._table, at * DESC_SIZE)
             if flags & TURN != available:
                 # The whole list is written before its first entry is made available, so all of it must be.
                 raise Lie(f"the chain at entry {offset} has entry {at} in it, which is not available")
             if flags & INDIRECT:
-                self._check_indirect(offset, flags, inside=bool(elements))
-                return assemble(head, self._table(head, addr, length), self._memory), 1
+                misplaced = "after a direct one" if elements else ""
+                self._check_indirect(f"the chain at entry {offset}", flags, misplaced=misplaced)
+                return assemble(head, self._copied(head, addr, length), self._memory)
             elements.append((addr, length, flags))
             if not flags & NEXT:
                 # 2.8.5: the last entry has the buffer id that counts.
-                return assemble(head, elements, self._memory), len(elements)
+                return assemble(head, elements, self._memory, len(elements))
             if len(elements) == self._queue_size:
                 raise Lie(f"the chain at entry {offset} is longer than the {self._queue_size} entries of the queue")
             at += 1
             if at == self._queue_size:
                 at, available = 0, available ^ TURN
 
-    def _check_indirect(self, offset: int, flags: int, *, inside: bool) -> None:
-        if not self._indirect:
-            raise Lie(f"the chain at entry {offset} has an indirect descriptor, which was not negotiated")
-        if inside:
-            raise Lie(f"the chain at entry {offset} has an indirect descriptor after a direct one")
-        if flags & NEXT:
-            raise Lie(f"the chain at entry {offset} has a descriptor with both INDIRECT and NEXT")
-
-    def _table(self, head: int, addr: GuestAddr, length: int) -> list[Element]:
+    def _copied(self, head: int, addr: GuestAddr, length: int) -> list[Element]:
         """All entries of an indirect table.  2.8.7: of their flags only WRITE means anything, and ``id`` nothing."""
         table = copy_table(head, addr, length, self._memory, most=self._queue_size)
         return [(addr, length, flags) for addr, length, _, flags in _iter_unpack(table)]

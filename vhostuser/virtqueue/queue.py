@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from vhostuser.virtqueue.packed_device import PackedDevice
-from vhostuser.virtqueue.packed_driver import PackedDriver
+from vhostuser.virtqueue.engine import ENGINE
+from vhostuser.virtqueue.engine.classes import device_class, driver_class
 from vhostuser.virtqueue.ring import (
     PUBLISH_EVERY,
     RING_FEATURES,
@@ -35,8 +35,6 @@ from vhostuser.virtqueue.ring import (
     check_features,
     initial_base,
 )
-from vhostuser.virtqueue.split_device import SplitDevice
-from vhostuser.virtqueue.split_driver import SplitDriver
 from vhostuser.wire.features import VirtioFeature
 
 if TYPE_CHECKING:
@@ -44,9 +42,11 @@ if TYPE_CHECKING:
 
     from vhostuser.memory.map import GuestMemory
     from vhostuser.virtqueue.chain import Chain
+    from vhostuser.virtqueue.engine import Engine
     from vhostuser.virtqueue.indirect import IndirectTables
 
 __all__ = [
+    "ENGINE",
     "PUBLISH_EVERY",
     "RING_FEATURES",
     "BrokenQueue",
@@ -169,7 +169,13 @@ class DriverQueue(Protocol[Token]):
 
 
 def open_device_queue(
-    layout: RingLayout, memory: GuestMemory, features: int, *, base: int, queue_index: int | None = None
+    layout: RingLayout,
+    memory: GuestMemory,
+    features: int,
+    *,
+    base: int,
+    queue_index: int | None = None,
+    engine: Engine | None = None,
 ) -> DeviceQueue:
     """The device's side of a ring that a driver has prepared.
 
@@ -179,12 +185,13 @@ def open_device_queue(
         features: what was acknowledged with SET_FEATURES; RING_PACKED among them chooses the format.
         base: where the ring stands (SET_VRING_BASE).
         queue_index: for messages.
+        engine: who drives it, if not the engine of this process; for tests and measurements.
 
     Raises:
         UnsupportedRing: the format, the size, or a base that is not in the ring.
     """
     check_features(features)
-    device = PackedDevice if features & VirtioFeature.RING_PACKED else SplitDevice
+    device = device_class(engine or ENGINE, packed=bool(features & VirtioFeature.RING_PACKED))
     return device(layout, memory, features, base=base, queue_index=queue_index)
 
 
@@ -195,6 +202,7 @@ def open_driver_queue(
     indirect: IndirectTables | None = None,
     base: int | None = None,
     queue_index: int | None = None,
+    engine: Engine | None = None,
 ) -> DriverQueue[Any]:
     """The driver's side of a ring that no device looks at yet; prepares the memory of all three parts.
 
@@ -204,12 +212,12 @@ def open_driver_queue(
         indirect: tables to use, if INDIRECT_DESC is among them, for chains of more than one segment.
         base: where to begin, `initial_base` unless given; the same number goes to the device with SET_VRING_BASE.
         queue_index: for messages.
+        engine: who drives it, if not the engine of this process; for tests and measurements.
 
     Raises:
         UnsupportedRing: the format, the size, a base at which no empty ring stands, or tables too small.
     """
     check_features(features)
     base = initial_base(features) if base is None else base
-    if features & VirtioFeature.RING_PACKED:
-        return PackedDriver(layout, features, indirect=indirect, base=base, queue_index=queue_index)
-    return SplitDriver(layout, features, indirect=indirect, base=base, queue_index=queue_index)
+    driver = driver_class(engine or ENGINE, packed=bool(features & VirtioFeature.RING_PACKED))
+    return driver(layout, features, indirect=indirect, base=base, queue_index=queue_index)

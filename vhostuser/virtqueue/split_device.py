@@ -17,18 +17,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vhostuser.memory.ordering import FENCE_IS_FULL, acquire_fence, full_fence, release_fence
+from vhostuser.virtqueue.device_side import MAX_USED_LENGTH, DeviceSide
 from vhostuser.virtqueue.notification import needs_event
 from vhostuser.virtqueue.ring import (
     INDEX_MASK,
     PUBLISH_EVERY,
-    BrokenQueue,
+    Lie,
     RingLayout,
-    UnsupportedRing,
+    not_in_flight,
     ring_name,
     ring_words,
 )
-from vhostuser.virtqueue.split_walk import Walker
-from vhostuser.virtqueue.walk import Lie
+from vhostuser.virtqueue.split_walk import SplitWalker
 from vhostuser.wire.features import VirtioFeature
 from vhostuser.wire.split import FLAGS_OFFSET, IDX_OFFSET, RING_OFFSET, AvailFlags, UsedFlags
 
@@ -40,53 +40,25 @@ if TYPE_CHECKING:
 
 NO_INTERRUPT, NO_NOTIFY = AvailFlags.NO_INTERRUPT.value, UsedFlags.NO_NOTIFY.value  # plain ints: IntFlag's & is slow
 FLAGS, IDX, RING = FLAGS_OFFSET // 2, IDX_OFFSET // 2, RING_OFFSET // 2
-_MAX_USED_LENGTH = (1 << 32) - 1
 
 
-class SplitDevice:
+class SplitDevice(DeviceSide):
     """A `vhostuser.virtqueue.queue.DeviceQueue` over a split ring."""
 
-    __slots__ = (
-        "_avail",
-        "_elements",
-        "_event_idx",
-        "_features",
-        "_in_flight",
-        "_indirect",
-        "_lie",
-        "_name",
-        "_next_avail",
-        "_next_used",
-        "_on_empty",
-        "_queue_size",
-        "_signalled_used",
-        "_used",
-        "_walker",
-    )
+    __slots__ = ("_avail", "_elements", "_on_empty", "_used", "_walker")
 
     def __init__(
         self, layout: RingLayout, memory: GuestMemory, features: int, *, base: int, queue_index: int | None
     ) -> None:
-        self._name = ring_name("split", queue_index)
-        self._features = features
-        self._indirect = bool(features & VirtioFeature.INDIRECT_DESC)
-        self._event_idx = bool(features & VirtioFeature.EVENT_IDX)
         self._on_empty = bool(features & VirtioFeature.NOTIFY_ON_EMPTY)  # legacy drivers only
-        self._queue_size = layout.queue_size
-        self._in_flight: dict[int, Chain] = {}
-        self._lie: str | None = None
+        super().__init__(ring_name("split", queue_index), layout, memory, features)
         self._next_avail = base & INDEX_MASK
-        self._signalled_used: int | None = None  # nobody has been notified yet: the first completion always does
-        self.rebind(layout, memory)
         self._next_used = self._used[IDX]  # SET_VRING_BASE carries no used index: it is read when the ring starts
 
-    def rebind(self, layout: RingLayout, memory: GuestMemory) -> None:
-        """See `vhostuser.virtqueue.queue.DeviceQueue.rebind`."""
-        if layout.queue_size != self._queue_size:
-            raise UnsupportedRing(f"{self._name}: resized from {self._queue_size} to {layout.queue_size} while open")
-        layout = layout.cut(self._features)
+    def _bind(self, layout: RingLayout, memory: GuestMemory) -> None:
         self._avail, self._used = ring_words(layout.driver), ring_words(layout.device)
-        self._walker = Walker(layout.descriptor, memory, layout.queue_size, indirect=self._indirect)
+        indirect = bool(self._features & VirtioFeature.INDIRECT_DESC)
+        self._walker = SplitWalker(layout.descriptor, memory, layout.queue_size, indirect=indirect)
         self._elements = layout.device[RING_OFFSET : RING_OFFSET + 8 * self._queue_size].cast("I")
 
     @property
@@ -94,25 +66,7 @@ class SplitDevice:
         """See `vhostuser.virtqueue.queue.DeviceQueue.base`."""
         return self._next_avail
 
-    @property
-    def in_flight(self) -> int:
-        """Chains popped and not completed yet."""
-        return len(self._in_flight)
-
     # --- chains in ---------------------------------------------------------------------------------------------------
-
-    def pop(self, limit: int) -> list[Chain]:
-        """See `vhostuser.virtqueue.queue.DeviceQueue.pop`."""
-        chains: list[Chain] = []
-        try:
-            if self._lie is not None:
-                raise Lie(self._lie)
-            self._pop_into(chains, limit)
-        except Lie as lie:
-            self._lie = str(lie)
-            if not chains:
-                raise BrokenQueue(self._name, self._lie) from None
-        return chains
 
     def _pop_into(self, chains: list[Chain], limit: int) -> None:
         in_flight, ring, slots = self._in_flight, self._avail, self._queue_size - 1
@@ -132,18 +86,17 @@ class SplitDevice:
 
     # --- used elements out -------------------------------------------------------------------------------------------
 
-    def complete(self, chains: Iterable[Chain]) -> bool:
-        """See `vhostuser.virtqueue.queue.DeviceQueue.complete`."""
+    def _give_back(self, chains: Iterable[Chain]) -> bool:
         in_flight, elements, slots = self._in_flight, self._elements, self._queue_size - 1
         next_used = before = self._next_used
         try:
             for chain in chains:
                 if in_flight.get(chain.head) is not chain:
-                    raise ValueError(f"{self._name}: {chain!r} is not in flight: completed before, or from elsewhere")
+                    raise not_in_flight(self._name, chain)
                 del in_flight[chain.head]
                 at = (next_used & slots) << 1
                 elements[at] = chain.head
-                elements[at + 1] = min(chain.writable.written, _MAX_USED_LENGTH)
+                elements[at + 1] = min(chain.writable.written, MAX_USED_LENGTH)
                 next_used = (next_used + 1) & INDEX_MASK
                 if not next_used % PUBLISH_EVERY:
                     release_fence()

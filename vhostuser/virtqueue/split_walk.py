@@ -9,35 +9,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vhostuser.virtqueue.walk import INDIRECT, NEXT, Lie, assemble, copy_table
+from vhostuser.virtqueue.ring import Lie
+from vhostuser.virtqueue.walk import INDIRECT, NEXT, Walker, assemble, copy_table
 from vhostuser.wire.schema import codec
 from vhostuser.wire.split import DESC_SIZE, VirtqDesc
 
 if TYPE_CHECKING:
-    from vhostuser.memory.map import GuestMemory
     from vhostuser.virtqueue.chain import Chain
     from vhostuser.virtqueue.walk import Element
 
 _unpack_from = codec(VirtqDesc).unpack_from
 
 
-class Walker:
-    """Makes chains out of one descriptor table.
+class SplitWalker(Walker):
+    """Makes chains out of one descriptor table."""
 
-    Args:
-        table: the descriptor table.
-        memory: where the addresses in it lead.
-        queue_size: its entries.
-        indirect: INDIRECT_DESC was negotiated.
-    """
-
-    __slots__ = ("_indirect", "_memory", "_queue_size", "_table")
-
-    def __init__(self, table: memoryview, memory: GuestMemory, queue_size: int, *, indirect: bool) -> None:
-        self._table = table
-        self._memory = memory
-        self._queue_size = queue_size
-        self._indirect = indirect
+    __slots__ = ()
 
     def chain(self, head: int) -> Chain:
         """The chain that begins with descriptor ``head``.
@@ -58,7 +45,8 @@ class Walker:
                 raise Lie(f"chain {head} goes to descriptor {index} of a table of {entries}")
             addr, length, flags, following = _unpack_from(table, index * DESC_SIZE)
             if flags & INDIRECT:
-                self._check_indirect(head, flags, inside=table is not self._table)
+                misplaced = "" if table is self._table else "inside an indirect table"
+                self._check_indirect(f"chain {head}", flags, misplaced=misplaced)
                 table = copy_table(head, addr, length, self._memory, most=budget)  # direct ones may stand before it
                 entries, index = length // DESC_SIZE, 0
                 continue
@@ -69,11 +57,3 @@ class Walker:
             if not flags & NEXT:
                 return elements
             index = following
-
-    def _check_indirect(self, head: int, flags: int, *, inside: bool) -> None:
-        if not self._indirect:
-            raise Lie(f"chain {head} has an indirect descriptor, which was not negotiated")
-        if inside:
-            raise Lie(f"chain {head} has an indirect descriptor inside an indirect table")
-        if flags & NEXT:
-            raise Lie(f"chain {head} has a descriptor with both INDIRECT and NEXT")

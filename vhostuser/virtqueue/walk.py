@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vhostuser.memory.map import GuestAddr, GuestAddressError
 from vhostuser.virtqueue.chain import Chain
+from vhostuser.virtqueue.ring import Lie
 from vhostuser.wire.split import DESC_SIZE, MAX_CHAIN_BYTES, DescFlags
 
 if TYPE_CHECKING:
@@ -25,17 +26,46 @@ if TYPE_CHECKING:
 NEXT, WRITE, INDIRECT = DescFlags.NEXT.value, DescFlags.WRITE.value, DescFlags.INDIRECT.value
 
 
-class Lie(Exception):
-    """The driver broke a rule of the ring; the text says how."""
+class Walker:
+    """Makes chains out of one descriptor area.
+
+    Args:
+        table: the descriptor table, or the descriptor ring.
+        memory: where the addresses in it lead.
+        queue_size: its entries.
+        indirect: INDIRECT_DESC was negotiated.
+    """
+
+    __slots__ = ("_indirect", "_memory", "_queue_size", "_table")
+
+    def __init__(self, table: memoryview, memory: GuestMemory, queue_size: int, *, indirect: bool) -> None:
+        self._table = table
+        self._memory = memory
+        self._queue_size = queue_size
+        self._indirect = indirect
+
+    def _check_indirect(self, name: str, flags: int, *, misplaced: str = "") -> None:
+        """May the chain called ``name`` have an indirect descriptor with these ``flags``, at a place like this?
+
+        Raises:
+            Lie: no.
+        """
+        if not self._indirect:
+            raise Lie(f"{name} has an indirect descriptor, which was not negotiated")
+        if misplaced:
+            raise Lie(f"{name} has an indirect descriptor {misplaced}")
+        if flags & NEXT:
+            raise Lie(f"{name} has a descriptor with both INDIRECT and NEXT")
 
 
-def assemble(head: int, elements: Iterable[Element], memory: GuestMemory) -> Chain:
+def assemble(head: int, elements: Iterable[Element], memory: GuestMemory, entries: int = 1) -> Chain:
     """The chain of these elements, which are no more than the queue has entries (virtio 1.3, 2.7.4.2 and 2.8.5).
 
     Args:
         head: what the ring calls the chain.
         elements: in order; of their flags only WRITE matters.
         memory: where their addresses lead.
+        entries: how many entries of the ring the chain takes, where that counts.
 
     Raises:
         Lie: too many bytes, addresses of nothing, or something to read behind something to write.
@@ -57,7 +87,7 @@ def assemble(head: int, elements: Iterable[Element], memory: GuestMemory) -> Cha
                 readable += views(addr, length)
     except GuestAddressError as error:
         raise Lie(f"chain {head}: {error}") from None
-    return Chain(head, readable, writable)
+    return Chain(head, readable, writable, entries)
 
 
 def copy_table(head: int, addr: GuestAddr, length: int, memory: GuestMemory, *, most: int) -> bytes:

@@ -1,7 +1,9 @@
 """The block device: a batch of chains in, storage operations, a batch of status bytes out.
 
 A hop to a thread costs some 50 µs, a block from the page cache two.  So each request of a batch is tried at once,
-where it cannot wait; those that would have to wait go to one thread together, one hop for all of them.
+where it cannot wait; those that would have to wait go to one thread together, one hop for all of them.  A queue that
+has a thread of its own needs none of this: there each request may wait (`BlkDevice.run_queue_on_thread`), and
+``compiled.py`` does most of them without the GIL.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from vhostuser.device import Device
+from vhostuser.devices.blk.compiled import CompiledDisk
+from vhostuser.devices.blk.counts import Counts
 from vhostuser.devices.blk.request import (
     BlkRequest,
     Refused,
@@ -35,7 +39,7 @@ from vhostuser.wire.virtio.ids import DeviceType
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vhostuser.device import ChainSource
+    from vhostuser.device import BlockingChainSource, ChainSource, CompiledLoop
     from vhostuser.devices.blk.storage import Storage
     from vhostuser.virtqueue.chain import Chain
 
@@ -73,6 +77,8 @@ class BlkDevice(Device):
         self.read_only = read_only
         self._write_through = False
         self._config = self._read_size()
+        self._counts = [Counts() for _ in range(num_queues)]  # one each, since each may have a thread
+        self._compiled: CompiledDisk | None = None
 
     @property
     def config(self) -> bytes:
@@ -89,6 +95,7 @@ class BlkDevice(Device):
         found = self._read_size()
         changed = found != self._config
         self._config = found
+        self._tell_loops()
         if changed:
             self.config_changed.set()
         return changed
@@ -96,21 +103,52 @@ class BlkDevice(Device):
     def negotiated(self, features: int) -> None:
         # 5.2.5.2: a driver that did not take FLUSH has no way to ask for durability, so every write gets it.
         self._write_through = not features & BlkFeature.FLUSH
+        self._tell_loops()
+
+    @property
+    def counts(self) -> Counts:
+        """What this disk has done so far."""
+        return sum(self._counts, Counts()) + (self._compiled.counts if self._compiled else Counts())
 
     async def process(self, queue: int, chain: Chain) -> None:
         """Serve a single request; `run_queue` does the same for whole batches."""
-        waiting = self._begin([chain])
+        waiting = self._begin([chain], self._counts[queue])
         if waiting:
             await trio.to_thread.run_sync(self._finish, waiting)
 
     async def run_queue(self, queue: int, chains: ChainSource) -> None:
         """Serve batch after batch; what must wait for the disk waits together, on one thread."""
         async for batch in chains:
-            await self._serve_batch(batch, chains)
+            await self._serve_batch(batch, chains, self._counts[queue])
             batch.clear()  # as in `Device.run_queue`: an idle ring holds no memory
 
-    async def _serve_batch(self, batch: list[Chain], chains: ChainSource) -> None:
-        waiting = self._begin(batch)
+    def run_queue_on_thread(self, queue: int, chains: BlockingChainSource) -> None:
+        """Serve one request after the other, and wait where that has to be."""
+        for batch in chains:
+            for chain in batch:
+                self._serve_blocking(chain, self._counts[queue])
+            chains.done(*batch)
+            batch.clear()
+
+    def compiled_loop(self, queue: int) -> CompiledLoop:
+        """See `Device.compiled_loop`."""
+        if self._compiled is None:
+            self._compiled = CompiledDisk(self.storage, self.capacity)
+            self._tell_loops()
+        counts = self._counts[queue]
+        return self._compiled.loop(lambda chain: self._serve_blocking(chain, counts))
+
+    def _tell_loops(self) -> None:
+        if self._compiled is not None:
+            self._compiled.allow(sectors=self.capacity, writing=not (self.read_only or self._write_through))
+
+    def _serve_blocking(self, chain: Chain, counts: Counts) -> None:
+        request = self._parse(chain, counts)
+        if request is not None:
+            self._attempt(request, nowait=False)
+
+    async def _serve_batch(self, batch: list[Chain], chains: ChainSource, counts: Counts) -> None:
+        waiting = self._begin(batch, counts)
         if not waiting:
             chains.done(*batch)
         else:
@@ -119,11 +157,11 @@ class BlkDevice(Device):
             await trio.to_thread.run_sync(self._finish, waiting)
             chains.done(*(request.chain for request in waiting))
 
-    def _begin(self, batch: list[Chain]) -> list[BlkRequest]:
+    def _begin(self, batch: list[Chain], counts: Counts) -> list[BlkRequest]:
         """Do what can be done without waiting; the requests that remain."""
         waiting = []
         for chain in batch:
-            request = self._parse(chain)
+            request = self._parse(chain, counts)
             if request is not None and not self._attempt(request, nowait=True):
                 waiting.append(request)
         return waiting
@@ -132,9 +170,9 @@ class BlkDevice(Device):
         for request in requests:
             self._attempt(request, nowait=False)
 
-    def _parse(self, chain: Chain) -> BlkRequest | None:
+    def _parse(self, chain: Chain, counts: Counts) -> BlkRequest | None:
         try:
-            return parse(chain)
+            return parse(chain, counts)
         except ShortChain as error:
             # There is nowhere to put a status, or no header to act on: the driver gets the chain back untouched.
             log.warning("request at head %d: %s", chain.head, str(error))
@@ -164,15 +202,18 @@ class BlkDevice(Device):
         check_data(request.sector, length, self._config)
         self.storage.read(request.offset, writable.views(), nowait=nowait)
         writable.wrote(length)
+        request.counts.bytes_read += length
 
     def _write(self, request: BlkRequest, nowait: bool) -> None:
         self._check_writable()
         readable = request.chain.readable
-        check_data(request.sector, readable.remaining, self._config)
+        length = readable.remaining
+        check_data(request.sector, length, self._config)
         _may_wait(nowait and self._write_through)
         self.storage.write(request.offset, readable.views(), nowait=nowait)
         if self._write_through:
             self.storage.flush()
+        request.counts.bytes_written += length
 
     def _flush(self, _request: BlkRequest, nowait: bool) -> None:
         _may_wait(nowait)

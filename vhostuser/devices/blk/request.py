@@ -23,6 +23,7 @@ from vhostuser.wire.virtio.blk import (
 )
 
 if TYPE_CHECKING:
+    from vhostuser.devices.blk.counts import Counts
     from vhostuser.virtqueue.chain import Chain, Writer
 
 STATUS_SIZE = 1
@@ -47,12 +48,14 @@ class BlkRequest:
         type: what is asked for, a `BlkType` if virtio has a name for it; a plain int, whose hash is a quarter of an
             enum's.
         sector: where, in sectors of 512 bytes.
+        counts: where it is counted.
     """
 
     chain: Chain
     status: Writer
     type: int
     sector: int
+    counts: Counts
 
     @property
     def offset(self) -> int:
@@ -61,18 +64,19 @@ class BlkRequest:
 
     def finish(self, status: BlkStatus) -> None:
         """Write the status byte."""
+        self.counts.requests += 1
         self.status.write(status.to_bytes())
 
 
-def parse(chain: Chain) -> BlkRequest:
-    """Read the header and find the status byte.
+def parse(chain: Chain, counts: Counts) -> BlkRequest:
+    """Read the header and find the status byte; the request will be added to ``counts``.
 
     Raises:
         ShortChain: there is no room for a header or for a status byte, so nothing can be answered.
     """
     status = chain.writable.reserve_last(STATUS_SIZE)
     number, _, sector = _unpack(chain.readable.read(_HEADER_SIZE))
-    return BlkRequest(chain, status, number, sector)
+    return BlkRequest(chain, status, number, sector, counts)
 
 
 def check_data(sector: int, length: int, config: BlkConfig) -> None:

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vhostuser.errors import VhostUserError
@@ -31,6 +32,21 @@ _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 
 class WouldBlock(VhostUserError):
     """The operation might wait for a disk; repeat it with ``nowait=False`` where waiting is allowed."""
+
+
+@dataclass(frozen=True)
+class Backing:
+    """What a compiled loop can work on without asking: one of the three.
+
+    Attributes:
+        fd: a file to ``preadv`` and ``pwritev``, whose owner keeps it open; -1 for none.
+        buffer: bytes to copy.
+        null: reads and writes do nothing at all.
+    """
+
+    fd: int = -1
+    buffer: memoryview | None = None
+    null: bool = False
 
 
 class Storage(ABC):
@@ -67,6 +83,10 @@ class Storage(ABC):
         """Look at the size again, and return it: somebody may have made the storage larger."""
         return self.size
 
+    def backing(self) -> Backing | None:
+        """What a compiled loop may use instead of `read` and `write`; None where it has to ask."""
+        return None
+
     def close(self) -> None:
         """Give back what is held."""
 
@@ -90,6 +110,28 @@ class MemoryStorage(Storage):
 
     def flush(self) -> None:
         pass
+
+    def backing(self) -> Backing:
+        return Backing(buffer=self._data)
+
+
+class NullStorage(Storage):
+    """A disk that keeps nothing and answers at once: what is left is the price of the ring."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def read(self, offset: int, views: Sequence[memoryview], *, nowait: bool) -> None:
+        pass
+
+    def write(self, offset: int, views: Sequence[Buffer], *, nowait: bool) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def backing(self) -> Backing:
+        return Backing(null=True)
 
 
 class FileStorage(Storage):
@@ -133,6 +175,9 @@ class FileStorage(Storage):
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         if not (unmap and _punch_hole(self._fd.fileno(), offset, length)):
             super().write_zeroes(offset, length, unmap=unmap)
+
+    def backing(self) -> Backing:
+        return Backing(fd=self._fd.fileno())
 
     def close(self) -> None:
         self._fd.close()

@@ -1,0 +1,1 @@
+"""The cases for back-ends, a module for each group of the catalogue; `frontend.conformance.suite.load` finds them."""

@@ -1,0 +1,92 @@
+"""Going on with rings and an inflight area on another connection, as after a crash of the back-end."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from frontend.conformance.bring_up import basic
+from frontend.conformance.inflight import InflightArea
+from frontend.conformance.load import prepared, start, used_idx
+from frontend.conformance.peer import Device
+from frontend.conformance.raw_ring import RING_WORD
+from vhostuser.wire.features import ProtocolFeature
+from vhostuser.wire.schema import codec
+from vhostuser.wire.split import IDX_OFFSET, RING_OFFSET, USED_ELEM_SIZE, VirtqUsedElem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from frontend.conformance.peer import Peer
+    from frontend.conformance.ring import TestRing
+
+TRACKING = ProtocolFeature.MQ | ProtocolFeature.REPLY_ACK | ProtocolFeature.INFLIGHT_SHMFD
+_used = codec(VirtqUsedElem)
+
+
+@asynccontextmanager
+async def tracked(
+    peer: Peer, *, size: int = 64, virtio: int = 0, protocol: ProtocolFeature = TRACKING
+) -> AsyncIterator[tuple[Device, InflightArea]]:
+    """A device with rings laid out and not started, and the area that its back-end has made and been handed."""
+    device = await prepared(peer, size=size, virtio=virtio, protocol=protocol)
+    area = await InflightArea.got(device.session, len(device.rings), size, packed=device.ring.packed)
+    with area:
+        await area.share(device.session)
+        yield device, area
+
+
+@asynccontextmanager
+async def crafted(peer: Peer, *, size: int = 64, virtio: int = 0) -> AsyncIterator[tuple[Device, InflightArea]]:
+    """The same with an area of our own making, which `hand_over` hands over."""
+    device = await prepared(peer, size=size, virtio=virtio, protocol=TRACKING)
+    with InflightArea.made(len(device.rings), size, packed=device.ring.packed) as area:
+        yield device, area
+
+
+async def hand_over(device: Device, area: InflightArea) -> None:
+    """Hand the area over, and start all rings."""
+    await area.share(device.session)
+    await start(device)
+
+
+async def resumed(
+    peer: Peer, device: Device, area: InflightArea, *, virtio: int = 0, protocol: ProtocolFeature = TRACKING
+) -> Device:
+    """The same memory and rings on a new connection, begun in QEMU's order: features, area, memory, rings.
+
+    A ring goes on where its ``base`` says; a split ring that was not stopped, at its used index.
+    """
+    peer.hang_up()
+    session = await peer.negotiated(basic(peer) | virtio, protocol)
+    await area.share(session)
+    await device.memory.share(session)
+    return await start(Device(session, device.memory, device.rings, device.model, device.room))
+
+
+def from_used_index(device: Device) -> None:
+    """Nobody told where the split rings stood: they go on at their used indices."""
+    for ring in device.rings:
+        ring.base = used_idx(ring)
+
+
+def heads(ring: TestRing, count: int) -> list[int]:
+    """The chains in the first entries of a split ring's available ring."""
+    words = ring.driver.view.cast("H")
+    return [words[RING_WORD + entry] for entry in range(count)]
+
+
+def use_by_hand(ring: TestRing, *chains: int) -> None:
+    """Put used elements into a new split ring, as a back-end did that is no more."""
+    view = ring.device.view
+    for slot, head in enumerate(chains):
+        at = RING_OFFSET + slot * USED_ELEM_SIZE
+        view[at : at + USED_ELEM_SIZE] = _used.pack(head, 0)
+    view.cast("H")[IDX_OFFSET // 2] = len(chains)
+
+
+def used_heads(ring: TestRing, count: int) -> list[int]:
+    """The chains in the first slots of a split ring's used ring, in the order of completion."""
+    view = ring.device.view
+    slots = range(RING_OFFSET, RING_OFFSET + count * USED_ELEM_SIZE, USED_ELEM_SIZE)
+    return [_used.unpack(view[at : at + USED_ELEM_SIZE])[0] for at in slots]

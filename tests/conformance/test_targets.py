@@ -1,0 +1,117 @@
+"""Targets: what can be done with a program that is ours, and with one that is not."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from frontend.conformance.asking import ask, in_words
+from frontend.conformance.launch import substituted
+from frontend.conformance.targets import ConnectedTarget, SocketTarget, _without_socket
+from tests.conformance.runs import program, run_on, verdicts
+from vhostuser.conformance import Unsupported, Wedged
+from vhostuser.conformance.target import NotStarted
+
+HAS_PROC = Path("/proc/self/task").is_dir()
+pytestmark = pytest.mark.timeout(60)
+
+
+async def test_a_program_is_started_when_it_is_dialled_and_again_when_it_was_killed() -> None:
+    async with program("good") as target:
+        assert (target.pid, target.exited(), await target.knock()) == (None, None, None)
+        (await target.dial()).close()
+        first = target.pid
+        assert target.vitals() is not None
+        await target.kill()
+        assert target.exited() == -9
+        assert target.endings() == []  # it was asked to
+        (await target.dial()).close()
+        assert target.pid not in (None, first)
+
+
+async def test_terminate_tells_the_status() -> None:
+    async with program("good") as target:
+        assert await target.terminate(within=1) is None
+        (await target.dial()).close()
+        assert await target.terminate(within=30) == -15
+    async with program("is deaf") as target:
+        (await target.dial()).close()
+        assert await target.terminate(within=0.1) is None
+
+
+async def test_its_program_can_be_run_with_other_arguments() -> None:
+    async with program("dies") as target:
+        status, out, err = await target.run_program("--print-capabilities", within=30)
+        # what is left of the command is the behaviour: the script misses its second argument, or takes the option
+        assert (status, out) == (1, b"")
+        assert b"no configuration file" in err
+    async with program("never listens") as target:
+        with pytest.raises(Wedged, match="it did not end within"):
+            await target.run_program("--anything", within=0.1)
+        target._command[0] = "/nowhere/at-all"
+        with pytest.raises(NotStarted, match="No such file"):
+            await target.run_program()
+
+
+def test_the_command_without_its_socket() -> None:
+    assert _without_socket(["daemon", "-v", "--socket-path", "{socket}", "x"]) == ["daemon", "-v", "x"]
+    assert _without_socket(["daemon", "--fd={fd}", "--export", "path={socket}"]) == ["daemon", "--export"]
+    assert _without_socket(["daemon", "{socket}"]) == ["daemon"]
+
+
+def test_only_what_is_ours_is_substituted() -> None:
+    assert substituted(["{socket}", "a={other}"], socket="/s") == ["/s", "a={other}"]
+
+
+async def test_a_program_that_is_not_ours_cannot_be_ended() -> None:
+    async with program("good") as back_end:
+        await back_end.begin()
+        assert back_end._now is not None
+        target = SocketTarget(back_end._now.path)
+        assert (target.ours, target.command, target.exited(), target.printed()) == (False, (), None, "")
+        results = await run_on(target, "B-TST-01", "B-TST-09")
+        assert verdicts(results) == {"01": "PASS", "09": "UNSUPPORTED"}
+        assert not HAS_PROC or target.pid == back_end.pid
+        for refused in (target.terminate(within=1), target.run_program()):
+            with pytest.raises(Unsupported, match="was not started by us"):
+                await refused
+
+
+async def test_a_back_end_of_somebody_else_that_goes_is_a_crash_and_the_rest_is_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with program("dies of features") as back_end:
+        await back_end.begin()
+        assert back_end._now is not None
+        target = SocketTarget(back_end._now.path, start=0.2)
+        results = await run_on(target, "B-TST-0[1245]", "B-TST-10")
+    assert list(verdicts(results).values()) == ["PASS", "CRASH", "ERROR", "ERROR", "UNSUPPORTED", "SKIP"]
+    assert "the target accepts no connection" in results[1].reason
+
+
+async def test_one_that_serves_a_single_session_for_somebody_else_does_not_start() -> None:
+    async with program("serves one") as back_end:
+        await back_end.begin()
+        assert back_end._now is not None
+        with pytest.raises(NotStarted, match="nobody accepts a connection"):  # once it has ended
+            await ask(SocketTarget(back_end._now.path, start=0.2))
+
+
+async def test_a_connected_socket_is_asked_a_little_and_dialled_once() -> None:
+    async with program("good") as back_end:
+        target = ConnectedTarget(await back_end.dial())
+        assert "VERSION_1" in in_words(await ask(target))["virtio features"]
+        (await target.dial()).close()
+        with pytest.raises(Unsupported, match="one connected socket is one session"):
+            await target.dial()
+
+
+async def test_a_connected_socket_without_anybody_does_not_start() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    target = ConnectedTarget(ours)
+    with pytest.raises(NotStarted, match="it does not answer"):
+        await ask(target)
+    target.close()
