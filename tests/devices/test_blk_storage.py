@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import threading
 from contextlib import closing
@@ -49,11 +50,23 @@ def read(storage: Storage, offset: int, *lengths: int, nowait: bool = False) -> 
 
 
 def forget_pages(path: Path) -> None:
-    """Throw the file out of the page cache: the next read has to wait for the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
+    """Throw the file out of the page cache: the next read has to wait for the disk.
+
+    The kernel may keep pages that somebody uses just now, so it is asked until none is left.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as pages:
+        os.fsync(file.fileno())
+        there = (ctypes.c_ubyte * -(-len(pages) // mmap.PAGESIZE))(1)
+        first = ctypes.c_char.from_buffer(pages)
+        start = ctypes.c_void_p(ctypes.addressof(first))
+        for _ in range(1000):
+            if not any(page & 1 for page in there):
+                break
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert libc.mincore(start, ctypes.c_size_t(len(pages)), there) == 0
+        del first
+    assert not any(page & 1 for page in there), "the page cache would not let go of the file"
 
 
 # --- the same for both -------------------------------------------------------------------------------------------
@@ -99,9 +112,14 @@ def test_a_page_in_the_cache_is_read_without_waiting(image: FileStorage) -> None
 
 @needs_nowait
 def test_a_page_that_is_not_in_the_cache_would_have_to_wait(image: FileStorage, path: Path) -> None:
-    forget_pages(path)
-    with pytest.raises(WouldBlock):
-        read(image, 0, 4096, nowait=True)
+    blocked = 0
+    for _ in range(100):  # a fast disk has the page there before the kernel gives up: then it did not have to wait
+        forget_pages(path)
+        try:
+            assert read(image, 0, 4096, nowait=True) == CONTENT[:4096]
+        except WouldBlock:
+            blocked += 1
+    assert blocked
     assert read(image, 0, 4096) == CONTENT[:4096]
 
 
@@ -240,7 +258,11 @@ async def test_reads_from_a_cold_file_are_repeated_on_one_thread_together(path: 
     watched.close()
     assert [ring.bytes(each.status) for each in placed] == [b"\0", b"\0"]
     assert [ring.bytes(each.data) for each in placed] == [CONTENT[:4096], CONTENT[512_000:516_096]]
-    assert watched.calls == [("read", True, True)] * 2 + [("read", False, False)] * 2
+    asked, repeated = watched.calls[:2], watched.calls[2:]
+    assert asked == [("read", True, True)] * 2
+    # A fast disk has a page there before the kernel gives up: that one need not be repeated.
+    assert len(repeated) <= 2
+    assert set(repeated) <= {("read", False, False)}
 
 
 async def test_a_flush_is_never_made_on_trios_thread(path: Path) -> None:
