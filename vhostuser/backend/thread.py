@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from vhostuser.backend.worker import POLL_INTERVAL, Worker
-from vhostuser.transport.notifier import event_pair
+from vhostuser.transport.notifier import NotifierKind, event_pair
 
 if TYPE_CHECKING:
     from vhostuser.backend.worker import Job
@@ -30,7 +30,10 @@ class ThreadWorker(Worker):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._alarm, self._stopped = event_pair()
+        # A front-end that uses pipes may do so because there are no eventfds where this is to run.
+        kick = job.ends.kick
+        pipes = kick is not None and kick.kind is NotifierKind.PIPE
+        self._alarm, self._stopped = event_pair(NotifierKind.PIPE if pipes else None)
         self._complaints = False
 
     async def run(self) -> None:
