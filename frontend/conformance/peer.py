@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from frontend.conformance.channel import BackendChannel, channel_pair
 from frontend.conformance.memory import SharedMemory
 from frontend.conformance.model import Model, Request, model_of
 from frontend.conformance.ring import TestRing
 from frontend.conformance.session import Closed, Outcome, Session
 from vhostuser.conformance import Failure, Skip, Verdict
 from vhostuser.wire.features import ProtocolFeature, VirtioFeature, names
-from vhostuser.wire.frontend_messages import GetFeatures
+from vhostuser.wire.frontend_messages import GetFeatures, SetBackendReqFd
 from vhostuser.wire.records import U64
 
 if TYPE_CHECKING:
@@ -148,6 +149,13 @@ class Peer:
                     raise
             session.close()
             await trio.sleep(AGAIN)
+
+    async def channel(self, session: Session) -> BackendChannel:
+        """A back-end channel for ``session``, which has to be accepted; closed at the end of the case."""
+        ours, theirs = channel_pair(self.recorder, patience=self.patience)
+        self._connections.callback(ours.close)
+        await session.tell(SetBackendReqFd(), theirs)
+        return ours
 
     async def alive(self) -> None:
         """A new connection is served: the program has survived, or can be started again after an orderly end.

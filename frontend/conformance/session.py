@@ -106,6 +106,7 @@ class Session:
         sock: connected, non-blocking; owned from now on.
         recorder: gets everything that passes.
         patience: seconds to wait for an answer before the back-end counts as wedged.
+        requester: who asks here; on the back-end channel it is the back-end.
 
     Attributes:
         features: virtio features that were set; 0 before.
@@ -116,8 +117,11 @@ class Session:
             are closed already.
     """
 
-    def __init__(self, sock: socket.socket, recorder: Recorder, *, patience: float = 2.0) -> None:
-        self._channel = Channel(sock, observer=recorder.observer(), max_payload=1 << 20, message_timeout=patience)
+    def __init__(
+        self, sock: socket.socket, recorder: Recorder, *, patience: float = 2.0, requester: Role = Role.FRONTEND
+    ) -> None:
+        observer = recorder.observer(requester=requester)
+        self._channel = Channel(sock, observer=observer, max_payload=1 << 20, message_timeout=patience)
         self._recorder = recorder
         self.patience = patience
         self.features = 0
