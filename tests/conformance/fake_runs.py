@@ -61,7 +61,7 @@ def a_result(verdict: Verdict, case: Case | None = None, **more: object) -> Resu
     if verdict is not Verdict.PASS:
         told["reason"] = f"reply to GET_FEATURES: found {verdict.value}, expected 0x5"
     if verdict in (Verdict.XFAIL, Verdict.XPASS):
-        told["known"] = Known(cases="B-*", reason="answers late", link="https://example.org/1", until="2.0")
+        told["known"] = Known(cases="B-*", reason="answers late", link="https://example.org/1", until="2.0", flaky=True)
     if verdict is Verdict.CRASH:
         told |= {"exit_status": -11, "shutdown": Grade.SIGNAL, "stderr": "disk: assertion failed\n"}
     return Result(case=case, verdict=verdict, **{**told, **more})  # type: ignore[arg-type]

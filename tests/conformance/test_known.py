@@ -53,6 +53,12 @@ def test_a_glob_expects_only_that_some_fail() -> None:
     assert judged(Verdict.PASS, entry("B-TST-*")).verdict is Verdict.PASS
 
 
+def test_what_is_flaky_may_pass_and_may_fail() -> None:
+    text = entry("B-TST-10") + "flaky = true\n"
+    assert judged(Verdict.PASS, text).verdict is Verdict.PASS
+    assert judged(Verdict.FAIL, text).verdict is Verdict.XFAIL
+
+
 def test_an_entry_for_one_case_goes_before_a_glob() -> None:
     text = entry("B-*", reason="all of it") + entry("B-TST-10", reason="this one")
     known = judged(Verdict.FAIL, text).known
@@ -81,7 +87,11 @@ def test_a_date_may_be_a_date_of_toml() -> None:
         ("[known]\ncases = 1", "expected an array of tables"),
         ("[issues]", "found issues, expected an array of tables"),
         ("[[known]]\ncases = 'B-*'", "entry 1 of [[known]]: it needs `cases` and `reason`"),
-        ("[[known]]\nreason = 'B-*'\ncase = 'x'", "entry 1 of [[known]]: found case, expected cases, link, reason"),
+        (
+            "[[known]]\nreason = 'B-*'\ncase = 'x'",
+            "entry 1 of [[known]]: found case, expected cases, flaky, link, reason",
+        ),
+        ("[[known]]\ncases = 'x'\nreason = 'x'\nflaky = 1", "entry 1 of [[known]]: found flaky = 1, expected true"),
         ("known = [1]", "entry 1 of [[known]]: found 1, expected a table"),
     ],
 )

@@ -7,6 +7,7 @@
     reason = "keeps the descriptor of a slot that it refused"
     link = "https://example.org/issue/1"
     until = 2027-06-30               # from then on the entry is void, and the case counts again
+    flaky = true                     # it passes at times, and that says nothing: a race, for one
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KnownIssues", "KnownIssuesError"]
 
-FIELDS = {"cases", "reason", "link", "until"}
+FIELDS = {"cases", "reason", "link", "until", "flaky"}
 EXPECTED_TO_FAIL = frozenset({Verdict.FAIL, Verdict.LEAK, Verdict.WEDGED, Verdict.CRASH})
 """An ERROR is ours, and no list of a target's faults hides it."""
 PASSED = frozenset({Verdict.PASS, Verdict.REJECT, Verdict.WARN})
@@ -70,7 +71,8 @@ class KnownIssues:
     def judge(self, result: Result) -> None:
         """Turn a failure that is expected into XFAIL, and a pass that is not into XPASS.
 
-        A glob that means several cases expects that some of them fail: a pass among them says nothing.
+        A glob that means several cases expects that some of them fail: a pass among them says nothing.  Nor does one
+        of a case that is listed as flaky.
         """
         entry = self._entry_for(result.name)
         if entry is None:
@@ -79,7 +81,7 @@ class KnownIssues:
             was = result.verdict.value
             result.verdict, result.known = Verdict.XFAIL, entry
             result.notes.append(f"known issue, {was} was expected: {entry.reason}")
-        elif result.verdict in PASSED and not _WILD & set(entry.cases):
+        elif result.verdict in PASSED and not entry.flaky and not _WILD & set(entry.cases):
             result.verdict, result.known = Verdict.XPASS, entry
             result.reason = f"the list of known issues says that it fails: {entry.reason}"
 
@@ -96,7 +98,11 @@ def _entry(number: int, fields: Any) -> Known:
         raise KnownIssuesError(f"{where}: found {', '.join(sorted(unknown))}, expected {', '.join(sorted(FIELDS))}")
     if not fields.get("cases") or not fields.get("reason"):
         raise KnownIssuesError(f"{where}: it needs `cases` and `reason`")
-    return Known(**{name: str(value) for name, value in fields.items()})
+    flaky = fields.get("flaky", False)
+    if not isinstance(flaky, bool):
+        raise KnownIssuesError(f"{where}: found flaky = {flaky!r}, expected true or false")
+    texts = {name: str(value) for name, value in fields.items() if name != "flaky"}
+    return Known(**texts, flaky=flaky)
 
 
 def _void(until: str, today: datetime.date) -> bool:

@@ -47,12 +47,14 @@ class Known:
         reason: what is wrong, in a sentence.
         link: where it is reported or explained; "" for none.
         until: date or version from which on the entry is void; "" for none.
+        flaky: they pass at times, and that says nothing.
     """
 
     cases: str
     reason: str
     link: str = ""
     until: str = ""
+    flaky: bool = False
 
 
 @dataclass(kw_only=True)

@@ -134,8 +134,14 @@ def _exchange_data(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def _known_data(known: Known) -> dict[str, str]:
-    return {"cases": known.cases, "reason": known.reason, "link": known.link, "until": known.until}
+def _known_data(known: Known) -> dict[str, Any]:
+    return {
+        "cases": known.cases,
+        "reason": known.reason,
+        "link": known.link,
+        "until": known.until,
+        "flaky": known.flaky,
+    }
 
 
 # --- in --------------------------------------------------------------------------------------------------------------
@@ -217,4 +223,5 @@ def _known_from(fields: Fields) -> Known:
         reason=fields.text("reason"),
         link=fields.text("link"),
         until=fields.text("until"),
+        flaky=fields.flag("flaky"),
     )
