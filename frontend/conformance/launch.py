@@ -19,9 +19,11 @@ from vhostuser.conformance.verdict import Grade
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BACKLOG", "Launch", "connected", "substituted"]
+__all__ = ["BACKLOG", "GRACE", "Launch", "connected", "substituted", "without_socket"]
 
 BACKLOG: Final = 8
+GRACE: Final = 3.0
+"""Seconds from SIGTERM to SIGKILL."""
 LOOK: Final = 0.005
 """Seconds between two looks whether it listens."""
 SHM: Final = Path("/dev/shm")
@@ -37,6 +39,18 @@ def substituted(command: Sequence[str], **values: str) -> list[str]:
         for name, value in values.items():
             word = word.replace(f"{{{name}}}", value)
         words.append(word)
+    return words
+
+
+def without_socket(command: Sequence[str]) -> list[str]:
+    """The words of ``command`` that have nothing to do with its socket."""
+    words: list[str] = []
+    for word in command:
+        if "{socket}" in word or "{fd}" in word:
+            if word in ("{socket}", "{fd}") and words and words[-1].startswith("-"):
+                words.pop()
+        else:
+            words.append(word)
     return words
 
 
@@ -60,6 +74,8 @@ class Launch:
         path: of the socket.
         nursery: for the task that reads its output.
         scratch: what ``{scratch}`` stands for.
+        quiet: its output goes to /dev/null.
+        pass_fds: descriptors that it inherits besides; they stay the caller's.
 
     Attributes:
         program: its process.
@@ -69,7 +85,16 @@ class Launch:
         NotStarted: it cannot be executed.
     """
 
-    def __init__(self, command: Sequence[str], path: str, nursery: trio.Nursery, *, scratch: str) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        path: str,
+        nursery: trio.Nursery,
+        *,
+        scratch: str,
+        quiet: bool = False,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.path = path
         self._first: socket.socket | None = None
         self._shm_before = _shm_names()
@@ -78,7 +103,7 @@ class Launch:
         numbers = [listener.fileno()] if listener is not None else []
         words = substituted(command, socket=path, scratch=scratch, fd=str(*numbers))
         try:
-            self.program = Program.start(words, nursery, pass_fds=numbers)
+            self.program = Program.start(words, nursery, pass_fds=[*numbers, *pass_fds], quiet=quiet)
         except OSError as error:
             raise NotStarted(f"{words[0]}: {error.strerror}") from None
         finally:

@@ -68,6 +68,8 @@ class BackendStage:
                 return self._profile.offers(ProtocolFeature.BACKEND_REQ)
             case Need.PROGRAM:
                 return self._subject.ours
+            case Need.CONVENTIONS:
+                return any(word.partition("=")[0] in ("--socket-path", "--fd") for word in self._subject.command)
             case Need.OUR_PROCESS:
                 return self._subject.pid is None or self._subject.vitals() is not None
             case Need.TWO_QUEUES:

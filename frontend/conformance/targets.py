@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from frontend.conformance.launch import Launch, connected, substituted
-from vhostuser.conformance import Unsupported, Wedged, vitals
-from vhostuser.conformance.process import Program
+from frontend.conformance.launch import GRACE, Launch, connected
+from vhostuser.conformance import Unsupported, vitals
 from vhostuser.conformance.target import NotStarted, Stopped, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vhostuser.conformance.process import Ending
@@ -26,8 +25,6 @@ __all__ = ["ConnectedTarget", "ProgramTarget", "SocketTarget"]
 
 START: Final = 10.0
 """Seconds that a program may take until it listens."""
-GRACE: Final = 3.0
-"""Seconds from SIGTERM to SIGKILL."""
 PARTING: Final = 2.0
 """Seconds that a program for one front-end may take to end after that has left."""
 _PEER: Final = struct.Struct("3i")
@@ -53,6 +50,10 @@ class _Base(Subject):
     @property
     def command(self) -> Sequence[str]:
         return ()
+
+    @property
+    def scratch(self) -> Path | None:
+        return None
 
     def vitals(self) -> vitals.Sample | None:
         return None if self.pid is None else vitals.look_at(self.pid)
@@ -89,11 +90,6 @@ class _Base(Subject):
 
     async def terminate(self, *, within: float) -> int | None:
         raise Unsupported(f"{self.name} was not started by us: give --exec, if it may be terminated")
-
-    async def run_program(
-        self, *arguments: str, environment: Mapping[str, str] | None = None, within: float = 5.0
-    ) -> tuple[int, bytes, bytes]:
-        raise Unsupported(f"{self.name} was not started by us: give --exec, so that its program is known")
 
 
 class SocketTarget(_Base):
@@ -221,7 +217,6 @@ class ProgramTarget(_Base):
 
     @property
     def scratch(self) -> Path:
-        """The folder that ``{scratch}`` stands for."""
         return self._folder / "scratch"
 
     async def begin(self) -> None:
@@ -275,27 +270,10 @@ class ProgramTarget(_Base):
         if self._now is None:
             return None
         now, self._now = self._now, None
-        self._asked = False
+        asked, self._asked = self._asked, False
         self._endings.clear()
-        return await now.stop(GRACE)
-
-    async def run_program(
-        self, *arguments: str, environment: Mapping[str, str] | None = None, within: float = 5.0
-    ) -> tuple[int, bytes, bytes]:
-        self._count += 1
-        values = {"socket": self._path(), "scratch": str(self.scratch)}
-        command = substituted([*_without_socket(self._command), *arguments], **values)
-        try:
-            program = Program.start(command, self._nursery, environment=environment, apart=True)
-        except OSError as error:
-            raise NotStarted(f"{command[0]}: {error.strerror}") from None
-        try:
-            ending = await program.ended(within)
-        finally:
-            await program.end()
-        if ending is None:
-            raise Wedged(f"{' '.join(arguments)}: it did not end within {within:g} s")
-        return ending.status, program.stdout.kept(), program.output.kept()
+        stopped = await now.stop(GRACE)
+        return None if asked else stopped
 
     async def close(self) -> None:
         """Kill whatever runs."""
@@ -328,18 +306,6 @@ class ProgramTarget(_Base):
 
     def _path(self) -> str:
         return str(self._folder / f"{self._count}.sock")
-
-
-def _without_socket(command: Sequence[str]) -> list[str]:
-    """The words of ``command`` that have nothing to do with its socket."""
-    words: list[str] = []
-    for word in command:
-        if "{socket}" in word or "{fd}" in word:
-            if word in ("{socket}", "{fd}") and words and words[-1].startswith("-"):
-                words.pop()
-        else:
-            words.append(word)
-    return words
 
 
 def _listener_of(sock: socket.socket) -> int | None:

@@ -51,12 +51,11 @@ async def test_streams_may_be_kept_apart() -> None:
         assert (program.stdout.kept(), program.output.kept()) == (b"out\n", b"err\n")
 
 
-async def test_the_environment_is_ours_and_more() -> None:
-    source = "import os; print(os.environ['MORE'], 'PATH' in os.environ)"
-    async with python(source, environment={"MORE": "yes"}) as program:
-        await program.ended(30)
-        await program.end()
-        assert program.output.news() == "yes True\n"
+async def test_a_quiet_one_has_nobody_to_talk_to() -> None:
+    source = "import os, sys; sys.exit(len({os.fstat(each).st_rdev for each in range(3)}))"
+    async with python(source, quiet=True) as program:
+        assert await program.ended(30) == Ending(1)
+        assert (await program.end(), program.output.kept()) == (Ending(1), b"")
 
 
 async def test_a_signal_is_a_negative_status() -> None:

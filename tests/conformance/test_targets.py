@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from frontend.conformance.asking import ask, in_words
-from frontend.conformance.launch import substituted
-from frontend.conformance.targets import ConnectedTarget, SocketTarget, _without_socket
+from frontend.conformance.targets import ConnectedTarget, SocketTarget
 from tests.conformance.runs import program, run_on, verdicts
-from vhostuser.conformance import Unsupported, Wedged
+from vhostuser.conformance import Unsupported
 from vhostuser.conformance.target import NotStarted
 
 HAS_PROC = Path("/proc/self/task").is_dir()
@@ -41,30 +40,6 @@ async def test_terminate_tells_the_status() -> None:
         assert await target.terminate(within=0.1) is None
 
 
-async def test_its_program_can_be_run_with_other_arguments() -> None:
-    async with program("dies") as target:
-        status, out, err = await target.run_program("--print-capabilities", within=30)
-        # what is left of the command is the behaviour: the script misses its second argument, or takes the option
-        assert (status, out) == (1, b"")
-        assert b"no configuration file" in err
-    async with program("never listens") as target:
-        with pytest.raises(Wedged, match="it did not end within"):
-            await target.run_program("--anything", within=0.1)
-        target._command[0] = "/nowhere/at-all"
-        with pytest.raises(NotStarted, match="No such file"):
-            await target.run_program()
-
-
-def test_the_command_without_its_socket() -> None:
-    assert _without_socket(["daemon", "-v", "--socket-path", "{socket}", "x"]) == ["daemon", "-v", "x"]
-    assert _without_socket(["daemon", "--fd={fd}", "--export", "path={socket}"]) == ["daemon", "--export"]
-    assert _without_socket(["daemon", "{socket}"]) == ["daemon"]
-
-
-def test_only_what_is_ours_is_substituted() -> None:
-    assert substituted(["{socket}", "a={other}"], socket="/s") == ["/s", "a={other}"]
-
-
 async def test_a_program_that_is_not_ours_cannot_be_ended() -> None:
     async with program("good") as back_end:
         await back_end.begin()
@@ -74,9 +49,8 @@ async def test_a_program_that_is_not_ours_cannot_be_ended() -> None:
         results = await run_on(target, "B-TST-01", "B-TST-09")
         assert verdicts(results) == {"01": "PASS", "09": "UNSUPPORTED"}
         assert not HAS_PROC or target.pid == back_end.pid
-        for refused in (target.terminate(within=1), target.run_program()):
-            with pytest.raises(Unsupported, match="was not started by us"):
-                await refused
+        with pytest.raises(Unsupported, match="was not started by us"):
+            await target.terminate(within=1)
 
 
 async def test_a_back_end_of_somebody_else_that_goes_is_a_crash_and_the_rest_is_not_tried(

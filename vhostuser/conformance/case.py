@@ -37,6 +37,7 @@ class Need(Enum):
 
     CHANNEL = "BACKEND_REQ (bit 5) with a backend channel"
     PROGRAM = "a program that we start ourselves (--exec)"
+    CONVENTIONS = "a program of the conventions for back-end programs (--exec with --socket-path or --fd)"
     OUR_PROCESS = "a process that we may look at (/proc)"
     TWO_QUEUES = "a device with two queues"
     SPLIT = "split rings"

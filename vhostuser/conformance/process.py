@@ -18,7 +18,7 @@ import trio
 from vhostuser.conformance import vitals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["Ending", "Output", "Program"]
 
@@ -108,8 +108,8 @@ class Program:
         nursery: trio.Nursery,
         *,
         pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
         apart: bool = False,
+        quiet: bool = False,
     ) -> Program:
         """Start ``command``; a task of ``nursery`` reads what it prints.
 
@@ -117,21 +117,20 @@ class Program:
             command: program and arguments.
             nursery: has to live until `end`.
             pass_fds: descriptors that it inherits; they stay the caller's.
-            environment: variables besides our own.
             apart: keep stdout and stderr apart.
+            quiet: both go to /dev/null, and nobody reads them.
 
         Raises:
             OSError: there is no such program, or it cannot be executed.
         """
-        pipes = [os.pipe() for _ in range(1 + apart)]
+        pipes = [] if quiet else [os.pipe() for _ in range(1 + apart)]
         try:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=pipes[-1][1],
-                stderr=pipes[0][1],
+                stdout=pipes[-1][1] if pipes else subprocess.DEVNULL,
+                stderr=pipes[0][1] if pipes else subprocess.DEVNULL,
                 pass_fds=pass_fds,
-                env=None if environment is None else {**os.environ, **environment},
                 process_group=0,
             )
         except OSError:

@@ -13,8 +13,9 @@ from vhostuser.conformance.case import Failure
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from vhostuser.conformance.process import Ending
     from vhostuser.conformance.verdict import Grade
@@ -78,6 +79,10 @@ class Target(Protocol):
     def command(self) -> Sequence[str]:
         """How it was started, ``{socket}`` and all; empty when somebody else did."""
 
+    @property
+    def scratch(self) -> Path | None:
+        """The folder that ``{scratch}`` in its command stands for; None when somebody else started it."""
+
     async def dial(self) -> socket.socket:
         """A new connection, non-blocking; starts the program if it is not running and ours.
 
@@ -100,21 +105,6 @@ class Target(Protocol):
 
     async def terminate(self, *, within: float) -> int | None:
         """SIGTERM; the exit status, None when it did not end ``within`` seconds.
-
-        Raises:
-            Unsupported: it is not ours.
-        """
-
-    async def run_program(
-        self, *arguments: str, environment: Mapping[str, str] | None = None, within: float = 5.0
-    ) -> tuple[int, bytes, bytes]:
-        """Run the target's command once more, without its socket and with other arguments.
-
-        What is left out of the command are the words with ``{socket}`` or ``{fd}`` in them, and the option that such
-        a word is the value of.  In ``arguments``, ``{socket}`` stands for a path that nobody uses.
-
-        Returns:
-            Exit status, stdout, stderr; of both the end, if there is very much.
 
         Raises:
             Unsupported: it is not ours.
@@ -157,4 +147,4 @@ class Subject(Target, Protocol):
         """Its descriptors and shared mappings in words; empty when nobody may look."""
 
     async def stop(self) -> Stopped | None:
-        """SIGTERM, and SIGKILL if need be; None when there was nothing to stop."""
+        """SIGTERM, and SIGKILL if need be; None when there was nothing to stop, or the case has ended it itself."""

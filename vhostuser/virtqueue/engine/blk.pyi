@@ -6,7 +6,13 @@ from vhostuser.wire.schema import Buffer
 
 class Image:
     def __init__(
-        self, *, fd: int = -1, buffer: Buffer | None = None, null: bool = False, sectors: int = 0, writable: bool = False
+        self,
+        *,
+        fd: int = -1,
+        buffer: Buffer | None = None,
+        null: bool = False,
+        sectors: int = 0,
+        writable: bool = False,
     ) -> None: ...
     def set_size(self, sectors: int) -> None: ...
     def set_writable(self, writable: bool) -> None: ...
