@@ -30,14 +30,19 @@ async def number_of_queues(session: Session) -> int:
     return (await session.ask(GetQueueNum(), U64)).value
 
 
-async def all_queues(peer: Peer, *, backwards: bool = False) -> Device:
+async def all_queues(
+    peer: Peer, *, backwards: bool = False, virtio: int = 0, protocol: ProtocolFeature | None = None
+) -> Device:
     """A device with all the queues running that GET_QUEUE_NUM tells of, `MOST` of them at most.
 
     Args:
         peer: the back-end, which offers MQ.
         backwards: start the last one first.
+        virtio: feature bits besides the basic ones.
+        protocol: protocol features, see `Session.negotiate`.
     """
-    session = await peer.negotiated(basic(peer) | FEATURES.get(peer.profile.device_type or 0, 0))
+    many = FEATURES.get(peer.profile.device_type or 0, 0)
+    session = await peer.negotiated(basic(peer) | many | virtio, protocol)
     count = await number_of_queues(session) if session.protocol & ProtocolFeature.MQ else 1
     if count > MOST:
         peer.note(f"{count} queues: {MOST} of them are set up")

@@ -62,6 +62,7 @@ class TestRing:
         descriptor: descriptor table, or descriptor ring.
         driver: available ring, or the driver's event suppression.
         device: used ring, or the device's event suppression.
+        log_addr: guest address that writes to `device` are logged at, from the next SET_VRING_ADDR on; None: nowhere.
         queue: what writes them; None once a case has taken over (`take_over`).
     """
 
@@ -80,6 +81,7 @@ class TestRing:
     ) -> None:
         self.memory, self.index, self.size, self.features, self.patience = memory, index, size, features, patience
         self.packed = bool(features & VirtioFeature.RING_PACKED)
+        self.log_addr: int | None = None
         self.base = initial_base(features) if base is None else base
         sizes = RingLayout.sizes(size, features | VirtioFeature.EVENT_IDX)
         self.descriptor = memory.buffer(sizes.descriptor, align=4096, region=region)
@@ -139,6 +141,8 @@ class TestRing:
 
     def addresses(self, flags: int = 0, log: int = 0) -> SetVringAddr:
         """SET_VRING_ADDR for this ring."""
+        if self.log_addr is not None:
+            flags, log = flags | VringAddrFlags.LOG, self.log_addr
         return SetVringAddr(
             self.index,
             VringAddrFlags(flags),
