@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from frontend.conformance.model import Request
     from frontend.conformance.peer import Device, Peer
     from frontend.conformance.ring import TestRing
-    "LOGGING",
-    "LOG_ALL",
-    "Dirtied",
-    "at_home",
-    "dirtied_by",
-    "hexadecimal",
-    "logged",
-    "marks_request",
-    "unmarked",
-]
 
 LOG_ALL = VirtioFeature.LOG_ALL
 LOGGING = DEFAULT_PROTOCOL | ProtocolFeature.LOG_SHMFD
