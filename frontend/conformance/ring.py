@@ -166,10 +166,15 @@ class TestRing:
             await session.tell(SetVringEnable(self.index, int(on)))
 
     async def start(self, session: Session) -> None:
-        """Configure, start and enable the ring, and kick it once, for back-ends older than 11.1's text."""
+        """Configure, start and enable the ring, and kick it once, for back-ends older than 11.1's text.
+
+        When this returns the ring is enabled: a kick that overtakes SET_VRING_ENABLE is B-STA-08's question alone.
+        """
         await self.configure(session)
         await self.send_kick(session)
         await self.enable(session)
+        if not session.acks:
+            await session.in_sync()
         self.notify()
 
     async def stop(self, session: Session) -> int:

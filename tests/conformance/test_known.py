@@ -53,6 +53,12 @@ def test_a_glob_expects_only_that_some_fail() -> None:
     assert judged(Verdict.PASS, entry("B-TST-*")).verdict is Verdict.PASS
 
 
+def test_one_reason_may_do_for_several_cases() -> None:
+    text = "[[known]]\ncases = ['B-TST-10[split]', 'B-TST-10[packed]']\nreason = 'because'\n"
+    assert judged(Verdict.FAIL, text).verdict is Verdict.XFAIL
+    assert judged(Verdict.PASS, text).verdict is Verdict.XPASS
+
+
 def test_what_is_flaky_may_pass_and_may_fail() -> None:
     text = entry("B-TST-10") + "flaky = true\n"
     assert judged(Verdict.PASS, text).verdict is Verdict.PASS

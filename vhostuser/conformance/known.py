@@ -3,7 +3,7 @@
 ::
 
     [[known]]
-    cases = "B-SLOT-07"              # a glob over ids; "B-SPL-07[packed]" for one variant
+    cases = "B-SLOT-07"              # a glob over ids; "B-SPL-07[packed]" for one variant; or a list of those
     reason = "keeps the descriptor of a slot that it refused"
     link = "https://example.org/issue/1"
     until = 2027-06-30               # from then on the entry is void, and the case counts again
@@ -66,7 +66,8 @@ class KnownIssues:
         listed = document.get("known", [])
         if set(document) - {"known"} or not isinstance(listed, list):
             raise KnownIssuesError(f"found {', '.join(sorted(document))}, expected an array of tables: [[known]]")
-        return cls([_entry(number, each) for number, each in enumerate(listed, 1)], today=today)
+        entries = [entry for number, each in enumerate(listed, 1) for entry in _entries(number, each)]
+        return cls(entries, today=today)
 
     def judge(self, result: Result) -> None:
         """Turn a failure that is expected into XFAIL, and a pass that is not into XPASS.
@@ -90,7 +91,8 @@ class KnownIssues:
         return min(fitting, key=lambda each: bool(_WILD & set(each.cases)), default=None)
 
 
-def _entry(number: int, fields: Any) -> Known:
+def _entries(number: int, fields: Any) -> list[Known]:
+    """One for each glob of a table."""
     where = f"entry {number} of [[known]]"
     if not isinstance(fields, dict):
         raise KnownIssuesError(f"{where}: found {fields!r}, expected a table")
@@ -101,8 +103,9 @@ def _entry(number: int, fields: Any) -> Known:
     flaky = fields.get("flaky", False)
     if not isinstance(flaky, bool):
         raise KnownIssuesError(f"{where}: found flaky = {flaky!r}, expected true or false")
-    texts = {name: str(value) for name, value in fields.items() if name != "flaky"}
-    return Known(**texts, flaky=flaky)
+    globs = fields["cases"] if isinstance(fields["cases"], list) else [fields["cases"]]
+    texts = {name: str(value) for name, value in fields.items() if name not in ("cases", "flaky")}
+    return [Known(cases=str(glob), **texts, flaky=flaky) for glob in globs]
 
 
 def _void(until: str, today: datetime.date) -> bool:
