@@ -233,8 +233,13 @@ class ProgramTarget(_Base):
                 await self._now.program.ended(PARTING)
             await self._have_one()
         assert self._now is not None
-        self._dialled = True
-        return await self._now.dial(self._start)
+        before, self._dialled = self._dialled, True
+        try:
+            return await self._now.dial(self._start)
+        except NotStarted:
+            if not before or self.ending() is None:
+                raise
+        return await self.dial()  # what it was told on its last connection was about to end it
 
     async def knock(self) -> socket.socket | None:
         await trio.lowlevel.checkpoint()

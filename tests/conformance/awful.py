@@ -95,13 +95,15 @@ def main(behaviour: str, path: str) -> None:
     listener.listen()
     while True:
         sock, _ = listener.accept()
+        if behaviour == "serves one at a closed door":
+            listener.close()
         with contextlib.suppress(OSError):
             if behaviour in INSTEAD:
                 INSTEAD[behaviour](sock)
             else:
                 serve(sock, behaviour)
         sock.close()
-        if behaviour == "serves one":
+        if behaviour.startswith("serves one") and not behaviour.endswith("badly"):
             sys.exit(0)
         if behaviour == "serves one badly":
             sys.exit(7)

@@ -6,12 +6,15 @@ import socket
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from frontend.conformance.asking import ask, in_words
-from frontend.conformance.targets import ConnectedTarget, SocketTarget
+from frontend.conformance.targets import ConnectedTarget, ProgramTarget, SocketTarget
 from tests.conformance.runs import program, run_on, verdicts
 from vhostuser.conformance import Unsupported
 from vhostuser.conformance.target import NotStarted
+from vhostuser.wire.requests import Header, HeaderFlags
 
 HAS_PROC = Path("/proc/self/task").is_dir()
 pytestmark = pytest.mark.timeout(60)
@@ -38,6 +41,23 @@ async def test_terminate_tells_the_status() -> None:
     async with program("is deaf") as target:
         (await target.dial()).close()
         assert await target.terminate(within=0.1) is None
+
+
+async def test_a_program_that_was_about_to_end_when_it_was_dialled_is_started_again() -> None:
+    async with program("serves one at a closed door") as target, trio.open_nursery() as nursery:
+        first = trio.socket.from_stdlib_socket(await target.dial())
+        pid = target.pid
+        await first.send(Header(1, HeaderFlags.VERSION_1, 0).build())
+        assert await first.recv(1)  # from now on nobody is let in
+        nursery.start_soon(dial_and_close, target)
+        await trio.testing.wait_all_tasks_blocked()
+        assert target.pid == pid
+        first.close()
+    assert target.endings()[0].status == 0
+
+
+async def dial_and_close(target: ProgramTarget) -> None:
+    (await target.dial()).close()
 
 
 async def test_a_program_that_is_not_ours_cannot_be_ended() -> None:
