@@ -80,8 +80,13 @@ class BackendProcess:
         return self._process.wait(10)
 
     def stop(self) -> None:
-        """It does nothing more, and hangs up on nobody."""
+        """It does nothing more, and hangs up on nobody.
+
+        A signal is sent in no time, but a thread on another processor runs on until it is told: the parent hears of the
+        stop when the last of them has.
+        """
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def kill(self) -> None:
         """SIGKILL: no goodbye."""

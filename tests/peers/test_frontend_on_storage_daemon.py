@@ -246,6 +246,8 @@ async def test_a_daemon_that_is_killed_ends_the_requests_in_flight(
         with trio.fail_after(9):
             async with open_device(path, BlkDriver, notifier=notifier) as blk, trio.open_nursery() as nursery:
                 daemon.process.send_signal(signal.SIGSTOP)
+                # The parent hears of it when the last thread has stopped.
+                await trio.to_thread.run_sync(os.waitpid, daemon.process.pid, os.WUNTRACED)
                 nursery.start_soon(read_until_the_end, blk)
                 await trio.testing.wait_all_tasks_blocked()
                 assert blk.link.queues[0].outstanding
