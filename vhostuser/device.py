@@ -177,7 +177,7 @@ class Device(ABC):
         """A loop without the GIL for one queue, to run once.
 
         Raises:
-            UnsupportedRing: there is none for this device as it is, or the compiled engine is not built.
+            UnsupportedRing: there is none for this device as it is, or the compiled engine does not run.
         """
         raise UnsupportedRing(f"{type(self).__name__} has no compiled loop")
 

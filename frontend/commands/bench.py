@@ -122,6 +122,5 @@ def _engine(asked: str | None) -> Engine:
     from vhostuser.virtqueue.engine import ENGINE, why_not_native
 
     if asked == "native" and ENGINE != "native":
-        why = why_not_native() or "VHOST_USER_ENGINE=python"
-        raise click.ClickException(f"the compiled engine does not run here: {why}")
+        raise click.ClickException(f"the compiled engine does not run here: {why_not_native()}")
     return "python" if asked == "python" else ENGINE

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vhostuser.virtqueue.engine import VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -36,8 +38,8 @@ def vhost_user(
 
 
 def surroundings(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a command: 80 columns, and nothing of ours that would change what it does."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("VHOST_USER_")}
+    """The environment of a command: 80 columns, and nothing that would change what it does but the engine's name."""
+    ours = {name: value for name, value in os.environ.items() if name == VARIABLE or not name.startswith("VHOST_USER_")}
     return {**ours, "COLUMNS": "80", **(more or {})}
 
 

@@ -14,6 +14,7 @@ import trio
 
 from frontend import BlkDriver, open_device
 from tests.cli.programs import VHOST_USER, inheriting, listening, started, vhost_user
+from tests.engines import needs_native
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,6 +168,39 @@ async def test_a_read_only_disk_keeps_its_image(folder: Path) -> None:
             with pytest.raises(OSError, match="OUT at sector 0: the device answered IOERR"):
                 await disk.write(0, bytes(512))
     assert image.read_bytes().startswith(b"as it was")
+
+
+# --- what runs the queues ---
+
+
+@pytest.mark.parametrize(
+    ("engine", "chosen"),
+    [
+        pytest.param("", "native (without the GIL)", marks=needs_native),
+        ("python", "task (the compiled engine does not run here: VHOST_USER_ENGINE is python)"),
+    ],
+)
+def test_the_environment_chooses_what_runs_a_disks_queues(
+    monkeypatch: pytest.MonkeyPatch, engine: str, chosen: str
+) -> None:
+    monkeypatch.setenv("VHOST_USER_ENGINE", engine)
+    ours, theirs = socket.socketpair()
+    with ours, inheriting(theirs, "blk", *A_DISK, program=(*VHOST_USER, "-v", "backend")) as program:
+        theirs.close()
+        ours.close()
+        status, said = program.wait()
+    assert status == 0
+    assert f"queues are served by: {chosen}\n" in said
+
+
+def test_a_compiled_loop_is_not_for_those_who_want_python() -> None:
+    wanted = ("--socket-path", "never.sock", "--serve", "native")
+    ran = vhost_user("backend", "blk", *A_DISK, *wanted, env={"VHOST_USER_ENGINE": "python"})
+    assert ran.returncode == 2
+    assert "Error: --serve native: the compiled engine does not run here: VHOST_USER_ENGINE is python\n" in (
+        ran.stderr.decode()
+    )
+    assert not Path("never.sock").exists()
 
 
 async def test_twice_verbose_logs_each_message_with_its_descriptors(folder: Path) -> None:

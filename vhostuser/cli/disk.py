@@ -51,7 +51,7 @@ def choose_serving(device: BlkDevice, asked: str | None) -> Serving:
     """What runs the queues: what was asked for, else the fastest that there is.
 
     Raises:
-        click.ClickException: it was asked for and cannot be.
+        click.UsageError: it was asked for and cannot be.
     """
     serving, why = Serving(asked or "native"), "as asked"
     if serving is Serving.NATIVE:
@@ -60,7 +60,7 @@ def choose_serving(device: BlkDevice, asked: str | None) -> Serving:
             why = "without the GIL"
         except UnsupportedRing as error:
             if asked:
-                raise click.ClickException(f"cannot serve natively: {error}") from None
+                raise click.UsageError(f"--serve native: {error}") from None
             serving, why = Serving.TASK, str(error)
     log.info("queues are served by: %s (%s)", serving.value, why)
     return serving

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vhostuser.devices.blk.counts import Counts
+from vhostuser.virtqueue.engine import why_not_native
 from vhostuser.virtqueue.ring import UnsupportedRing
 
 if TYPE_CHECKING:
@@ -27,14 +28,15 @@ class CompiledDisk:
         sectors: size of the disk.
 
     Raises:
-        UnsupportedRing: the compiled engine is not built, or ``storage`` is nothing that it can use.
+        UnsupportedRing: the compiled engine does not run, or ``storage`` is nothing that it can use.
     """
 
     def __init__(self, storage: Storage, sectors: int) -> None:
-        try:
-            from vhostuser.virtqueue.engine.blk import BlkLoop, Image
-        except ImportError as error:
-            raise UnsupportedRing(f"the compiled engine is not built: {error}") from error
+        why_not = why_not_native()
+        if why_not is not None:
+            raise UnsupportedRing(f"the compiled engine does not run here: {why_not}")
+        from vhostuser.virtqueue.engine.blk import BlkLoop, Image
+
         backing = storage.backing()
         if backing is None:
             raise UnsupportedRing(f"{type(storage).__name__} is nothing that a compiled loop can read")

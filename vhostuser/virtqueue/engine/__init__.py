@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Engine: TypeAlias = Literal["native", "python"]
 
+VARIABLE: Final = "VHOST_USER_ENGINE"
 HOW_TO_BUILD: Final = (
     "it needs a C compiler and Cython when the package is installed; "
     "VHOST_USER_BUILD_ENGINE=require pip install ... says what is missing"
@@ -28,7 +29,9 @@ class NoSuchEngine(VhostUserError):
 
 
 def why_not_native() -> str | None:
-    """What keeps the compiled engine from running; None where it runs."""
+    """What keeps the compiled engine from running, for rings and for devices' loops; None where it runs."""
+    if os.environ.get(VARIABLE) == "python":
+        return f"{VARIABLE} is python"
     try:
         from vhostuser.virtqueue.engine import device, driver  # noqa: F401
     except ImportError as error:
@@ -47,7 +50,7 @@ def choose(wanted: str, why_not: Callable[[], str | None] = why_not_native) -> E
         NoSuchEngine: it is demanded and was not built, or nobody knows its name.
     """
     if wanted not in ("", "native", "python"):
-        raise NoSuchEngine(f"VHOST_USER_ENGINE is {wanted!r}, expected native or python")
+        raise NoSuchEngine(f"{VARIABLE} is {wanted!r}, expected native or python")
     if wanted == "python":
         return "python"
     reason = why_not()
@@ -58,5 +61,5 @@ def choose(wanted: str, why_not: Callable[[], str | None] = why_not_native) -> E
     return "python"
 
 
-ENGINE: Final[Engine] = choose(os.environ.get("VHOST_USER_ENGINE", ""))
+ENGINE: Final[Engine] = choose(os.environ.get(VARIABLE, ""))
 """Which engine drives the rings of this process, where a caller does not say otherwise."""
