@@ -81,7 +81,7 @@ _RUNNING = [
         "reports",
         multiple=True,
         metavar="KIND=PATH",
-        help="Write a report: html, json, junit, tap or text; - is stdout.  May be given again.",
+        help="Write a report: html, json, junit, markdown, tap or text; - is stdout.  May be given again.",
     ),
     click.option("--verbose", is_flag=True, help="Show the whole wire log of what failed."),
 ]

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conformance.fake_runs import HOSTILE, a_case, a_hostile_run, a_needy_case, a_result, a_run
 from vhostuser.conformance import Run, Verdict
-from vhostuser.conformance.report.html import labels, write
+from vhostuser.conformance.report.html import write
 from vhostuser.conformance.report.words import printable
 
 
@@ -114,12 +114,3 @@ def test_without_scripts_the_failures_are_text() -> None:
 @pytest.mark.parametrize("runs", [[], [Run(target="", interrupted=True)], [a_run(interrupted=True), a_run()]])
 def test_a_run_that_is_not_whole_makes_a_page(runs: list[Run]) -> None:
     assert [run["interrupted"] for run in Page(*runs).data["runs"]] == [run.interrupted for run in runs]
-
-
-def test_targets_have_short_names_that_differ() -> None:
-    long = "/usr/bin/qemu-storage-daemon --export type=vhost-user-blk,addr.path={socket}"
-    targets = [long, long, "passt {socket}", "", " " * 30, "x" * 30]
-    assert labels([Run(target=target) for target in targets]) == [
-        *("qemu-storage-daemon (1)", "qemu-storage-daemon (2)", "passt {socket}", "target", " " * 23 + "…"),
-        "x" * 23 + "…",
-    ]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 
 from tests.conformance.fake_runs import a_case, a_result
-from vhostuser.conformance import Verdict
-from vhostuser.conformance.report.words import MEANINGS, contrast, ending, one_line, printable, why
+from vhostuser.conformance import Run, Verdict
+from vhostuser.conformance.report.words import MEANINGS, contrast, ending, labels, one_line, printable, why
 
 
 @given(st.text(st.characters(exclude_categories=())))
@@ -56,3 +56,12 @@ def test_a_known_issue_comes_before_what_was_seen() -> None:
 @pytest.mark.parametrize(("status", "words"), [(None, ""), (3, "ended with status 3"), (-9, "ended by signal 9")])
 def test_how_a_target_ended(status: int | None, words: str) -> None:
     assert ending(a_result(Verdict.PASS, a_case(), exit_status=status)) == words
+
+
+def test_targets_have_short_names_that_differ() -> None:
+    long = "/usr/bin/qemu-storage-daemon --export type=vhost-user-blk,addr.path={socket}"
+    targets = [long, long, "passt {socket}", "", " " * 30, "x" * 30]
+    assert labels([Run(target=target) for target in targets]) == [
+        *("qemu-storage-daemon (1)", "qemu-storage-daemon (2)", "passt {socket}", "target", " " * 23 + "…"),
+        "x" * 23 + "…",
+    ]

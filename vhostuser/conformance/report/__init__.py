@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from vhostuser.conformance.report.html import write as write_html
 from vhostuser.conformance.report.json_report import write as write_json
 from vhostuser.conformance.report.junit import write as write_junit
+from vhostuser.conformance.report.markdown import write as write_markdown
 from vhostuser.conformance.report.tap import write as write_tap
 from vhostuser.conformance.report.text import write as write_text
 from vhostuser.conformance.result import Run
@@ -35,6 +36,7 @@ REPORTERS: Mapping[str, Reporter] = {
     "html": write_html,
     "json": write_json,
     "junit": write_junit,
+    "markdown": write_markdown,
     "tap": write_tap,
     "text": write_text,
 }

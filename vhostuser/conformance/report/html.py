@@ -18,13 +18,12 @@ import html
 import json
 import re
 from importlib import resources
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from vhostuser.conformance.report.json_needs import need_words
 from vhostuser.conformance.report.json_report import to_data
 from vhostuser.conformance.report.text import head_lines, recap_lines, style_of
-from vhostuser.conformance.report.words import GROUPS, MEANINGS, contrast, ending, one_line, printable
+from vhostuser.conformance.report.words import GROUPS, MEANINGS, contrast, ending, labels, one_line, printable
 from vhostuser.conformance.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 SCRIPTS: Final = ("data.js", "wire.js", "details.js", "overview.js", "list.js", "filter.js", "main.js")
 """They are one script, in this order."""
-_LABEL: Final = 24
-"""Characters of a target's name in a table."""
 _MARKER = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -71,22 +68,6 @@ def page_data(runs: Sequence[Run]) -> dict[str, Any]:
     verdicts = [{"name": v.value, "kind": style_of(v).name.lower(), "meaning": MEANINGS[v]} for v in Verdict]
     cleaned: dict[str, Any] = _cleaned({"runs": data["runs"], "groups": groups, "verdicts": verdicts})
     return cleaned
-
-
-def labels(runs: Sequence[Run]) -> list[str]:
-    """A short name for each target: itself, or the program of a long command; numbered where two would be alike."""
-    short = [_label(run.target) for run in runs]
-    return [
-        f"{name} ({short[: number + 1].count(name)})" if short.count(name) > 1 else name
-        for number, name in enumerate(short)
-    ]
-
-
-def _label(target: str) -> str:
-    if len(target) <= _LABEL:
-        return target or "target"
-    program = PurePosixPath(target.split()[0]).name if target.split() else target
-    return program if len(program) <= _LABEL else f"{program[: _LABEL - 1]}…"
 
 
 def _plain(runs: Sequence[Run]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vhostuser.conformance.verdict import Verdict
@@ -70,6 +71,9 @@ MEANINGS: Final[Mapping[Verdict, str]] = {
 LOG_TAIL: Final = 8
 STDERR_TAIL: Final = 5
 """How many exchanges, and lines of stderr, a report for a terminal shows of a failure."""
+
+_LABEL: Final = 24
+"""Characters of a target's name in a table."""
 
 _DIRECTIONS: Final = {"sent": ">", "received": "<"}
 _FOUND = re.compile(r"^(?P<what>.*?)\bfound (?P<found>.*?)[;,] expected (?P<expected>.*)$", re.DOTALL)
@@ -168,3 +172,19 @@ def summary(run: Run) -> str:
     return f"{len(run.results)} results: {counts}; {run.seconds:.1f} s" + (
         "; INTERRUPTED before the end" if run.interrupted else ""
     )
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """A short name for each target: itself, or the program of a long command; numbered where two would be alike."""
+    short = [_label(run.target) for run in runs]
+    return [
+        f"{name} ({short[: number + 1].count(name)})" if short.count(name) > 1 else name
+        for number, name in enumerate(short)
+    ]
+
+
+def _label(target: str) -> str:
+    if len(target) <= _LABEL:
+        return target or "target"
+    program = PurePosixPath(target.split()[0]).name if target.split() else target
+    return program if len(program) <= _LABEL else f"{program[: _LABEL - 1]}…"
