@@ -14,12 +14,15 @@ from vhostuser.conformance import Failure, Level, Skip, Verdict
 from vhostuser.wire.features import ProtocolFeature
 from vhostuser.wire.frontend_messages import GetStatus, SetFeatures, SetStatus
 from vhostuser.wire.records import U64
+from vhostuser.wire.virtio.ids import DeviceStatus
 
 if TYPE_CHECKING:
     from frontend.conformance.peer import Peer
     from frontend.conformance.session import Session
 
-ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK = 1, 2, 4, 8
+ACKNOWLEDGED = DeviceStatus.ACKNOWLEDGE | DeviceStatus.DRIVER
+NEGOTIATED = ACKNOWLEDGED | DeviceStatus.FEATURES_OK
+FEATURES_OK = DeviceStatus.FEATURES_OK
 PROTOCOL = DEFAULT_PROTOCOL | ProtocolFeature.STATUS
 QUIET = 0.05
 """Seconds in which a device that was reset is watched."""
@@ -62,7 +65,7 @@ async def initial(peer: Peer) -> None:
     for _ in range(2):
         session = await peer.negotiated(basic(peer), PROTOCOL)
         equal("device status on a new connection", await status_of(session), 0)
-        await session.tell(SetStatus(ACKNOWLEDGE | DRIVER))
+        await session.tell(SetStatus(ACKNOWLEDGED))
         await session.in_sync()
         peer.hang_up()
 
@@ -106,12 +109,12 @@ async def bad_features(peer: Peer) -> Verdict | None:
             peer.note("SET_FEATURES was refused")
             return None
         if outcome is not Outcome.CLOSED:
-            await session.send(SetStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK))
+            await session.send(SetStatus(NEGOTIATED))
             found = await status_of(session)
             if found & FEATURES_OK:
                 raise Failure(
                     f"device status: found {found:#x} although SET_FEATURES had {foreign:#x}, which is not offered; "
-                    f"expected it without FEATURES_OK ({FEATURES_OK:#x})"
+                    f"expected it without FEATURES_OK ({int(FEATURES_OK):#x})"
                 )
             return None
     except Closed:
@@ -144,10 +147,10 @@ def _not_offered(offered: int) -> int:
 async def reset(peer: Peer) -> None:
     """A driver takes its memory back after that, so the device may not touch it any more."""
     session = await peer.negotiated(basic(peer), PROTOCOL)
-    await session.tell(SetStatus(ACKNOWLEDGE | DRIVER))
-    await session.tell(SetStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK))
+    await session.tell(SetStatus(ACKNOWLEDGED))
+    await session.tell(SetStatus(NEGOTIATED))
     device = await bring_up(peer, session, peer.memory())
-    await session.tell(SetStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK))
+    await session.tell(SetStatus(NEGOTIATED | DeviceStatus.DRIVER_OK))
     await device.works(1)
     await session.tell(SetStatus(0))
     equal("device status after SET_STATUS 0", await status_of(session), 0)
