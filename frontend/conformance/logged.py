@@ -51,12 +51,18 @@ async def logged(
     memory = peer.memory() if memory is None else memory
     with DirtyLog(memory) if log is None else log as log:
         device = await prepared(peer, virtio=LOG_ALL | virtio, protocol=LOGGING, memory=memory)
+        rings_apart(device)
         if used_at is not None:
             device.ring.log_addr = used_at(device.ring)
         await log.share(device.session)
         yield await start(device), log
         memory.check()
         log.check()
+
+
+def rings_apart(device: Device) -> None:
+    """No buffer that is made from now on shares a page with a ring: what is marked is the one or the other."""
+    device.memory.skip_to(max(ring.device.addr for ring in device.rings) + LOG_PAGE)
 
 
 class Dirtied:

@@ -28,7 +28,7 @@ def largest(request: Request) -> Buffer:
 
 def moved(request: Request, addr: int) -> Request:
     """The request with its `largest` buffer at guest address ``addr``, whatever is there."""
-    return _exchanged(request, Buffer(GuestAddr(addr), 0, largest(request).view), request.check)
+    return exchanged(request, Buffer(GuestAddr(addr), 0, largest(request).view), request.check)
 
 
 def across(request: Request, memory: SharedMemory, boundary: int) -> Request:
@@ -45,7 +45,7 @@ def across(request: Request, memory: SharedMemory, boundary: int) -> Request:
         old.view[:] = b"".join(map(bytes, pieces))
         request.check(used)
 
-    return _exchanged(request, Buffer(addr, 0, old.view), check)
+    return exchanged(request, Buffer(addr, 0, old.view), check)
 
 
 async def unreachable(peer: Peer, device: Device, request: Request) -> Verdict | None:
@@ -80,7 +80,8 @@ def _spread(data: memoryview, pieces: Sequence[memoryview]) -> None:
         at += len(piece)
 
 
-def _exchanged(request: Request, new: Buffer, check: Callable[[int], None]) -> Request:
+def exchanged(request: Request, new: Buffer, check: Callable[[int], None]) -> Request:
+    """The request with ``new`` for its `largest` buffer, and ``check`` for its check."""
     old = largest(request)
 
     def choose(buffers: Sequence[Buffer]) -> list[Buffer]:

@@ -120,12 +120,16 @@ class TestRing:
 
     async def configure(self, session: Session) -> None:
         """NUM, BASE, ADDR, CALL, ERR: everything but the start; each has to be accepted."""
+        await self.lay_out(session)
+        await self.send_call(session)
+        await session.tell(SetVringErr.of(self.index), self.err_fds())
+
+    async def lay_out(self, session: Session) -> None:
+        """NUM, BASE and ADDR, without a descriptor."""
         self._session = session
         await session.tell(SetVringNum(self.index, self.size))
         await session.tell(SetVringBase(self.index, self.base))
         await session.tell(self.addresses())
-        await self.send_call(session)
-        await session.tell(SetVringErr.of(self.index), self.err_fds())
 
     def kick_fds(self) -> Fds:
         """What goes with SET_VRING_KICK; the caller owns it."""

@@ -21,6 +21,7 @@ from frontend.conformance.logged import (
     hexadecimal,
     logged,
     marks_request,
+    rings_apart,
     unmarked,
 )
 from frontend.conformance.memory import PAGE, Span
@@ -193,6 +194,7 @@ async def used_ring_not_logged(peer: Peer) -> Verdict | None:
     memory = peer.memory()
     with DirtyLog(memory, size=2 * FAR // (8 * LOG_PAGE)) as log:
         device = await prepared(peer, virtio=LOG_ALL, protocol=LOGGING, memory=memory)
+        rings_apart(device)
         await log.share(device.session)
         for ring in device.rings:
             await ring.configure(device.session)
@@ -248,6 +250,7 @@ async def switched_on(peer: Peer) -> None:
     """A migration begins under a guest that does not stop for it: this is QEMU's order of messages."""
     async with peer.device(protocol=LOGGING) as device:
         session, ring = device.session, device.ring
+        rings_apart(device)
         with DirtyLog(device.memory) as log:
             load = batch_of(device, long=True, most=16)
             for request in load:

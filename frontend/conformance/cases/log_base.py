@@ -9,7 +9,7 @@ from frontend.conformance.dirty import DirtyLog
 from frontend.conformance.endure import keeps_quiet
 from frontend.conformance.hostile import Raw, survives_each, watched
 from frontend.conformance.load import batch_of, prepared, start
-from frontend.conformance.logged import LOG_ALL, LOGGING, at_home, hexadecimal, logged, marks_request
+from frontend.conformance.logged import LOG_ALL, LOGGING, at_home, hexadecimal, logged, marks_request, rings_apart
 from frontend.conformance.memory import PAGE, Span
 from frontend.conformance.session import Closed
 from frontend.conformance.suite import case
@@ -117,6 +117,7 @@ async def log_comes_later(peer: Peer) -> None:
     """So does QEMU begin with a device that is started while a migration runs.  Requests may be held until then."""
     device = await prepared(peer, virtio=LOG_ALL, protocol=LOGGING)
     device.ring.log_addr = at_home(device.ring)
+    rings_apart(device)
     await start(device)
     requests = batch_of(device, most=4)
     for request in requests:
