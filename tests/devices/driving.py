@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vhostuser.memory.map import GuestAddr
 from vhostuser.testing.rings import RingBuilder
+from vhostuser.virtqueue.queue import Segment
 from vhostuser.wire.schema import codec
 from vhostuser.wire.virtio.blk import BlkHeader, BlkRange, BlkRangeFlags, BlkStatus
 
 if TYPE_CHECKING:
     from vhostuser.device import Device
     from vhostuser.virtqueue.chain import Chain
-    from vhostuser.virtqueue.queue import DeviceQueue, Segment
+    from vhostuser.virtqueue.queue import DeviceQueue
 
 NO_STATUS = 0xEE
 """What a status byte is before the device writes it."""
@@ -86,10 +88,17 @@ class Placed(NamedTuple):
 
     data: Segment
     status: Segment
+    head: int
 
 
 class BlkRing(DrivenRing):
-    """A ring of block requests."""
+    """A ring of block requests.
+
+    Attributes:
+        cut_headers: whether headers come in two pieces, so that no chain is a frame.
+    """
+
+    cut_headers = False
 
     def header(self, kind: int, sector: int = 0) -> Segment:
         return self.ring.buffer(_header.size, _header.pack(kind, 0, sector))
@@ -101,8 +110,11 @@ class BlkRing(DrivenRing):
         """Make the usual chain available: header, data in one direction or none, status."""
         data, status = self.ring.buffer(len(out) or wanted, out), self.status()
         middle = [(data, bool(wanted))] if data.length else []
-        self.offer((self.header(kind, sector), False), *middle, (status, True))
-        return Placed(data, status)
+        header = self.header(kind, sector)
+        first = (Segment(header.addr, 5), Segment(GuestAddr(header.addr + 5), header.length - 5))
+        headers = first if self.cut_headers else (header,)
+        head = self.offer(*((each, False) for each in headers), *middle, (status, True))
+        return Placed(data, status, head)
 
     async def ask(self, kind: int, sector: int = 0, *, out: bytes = b"", wanted: int = 0) -> Answer:
         """Serve one request."""

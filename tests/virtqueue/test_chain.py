@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.virtqueue.streams import chain_of, reader_of, writer_of
 from vhostuser.virtqueue.chain import Reader, ShortChain
+from vhostuser.wire.schema import codec
 from vhostuser.wire.virtio.blk import BlkHeader, BlkType
 
 
@@ -203,6 +204,94 @@ def test_any_cut_of_the_memory_gives_the_same_stream(sizes: list[int], tail: int
     assert everything.startswith(bytes(written))
     assert everything.endswith(b"T" * tail)
     assert reader_of(memory).read() == everything
+
+
+HEADER = codec(BlkHeader)
+
+
+class TestFrame:
+    """A chain that is cut in the usual way: header, data, trailer."""
+
+    @staticmethod
+    def request(*sizes: int) -> list[memoryview]:
+        header = memoryview(bytearray(BlkHeader(BlkType.OUT, 0, 77).build()))
+        return [header, *pieces(*sizes)]
+
+    def test_has_the_header_s_fields_and_the_lengths_of_both_directions(self) -> None:
+        assert chain_of(0, self.request(), pieces(512, 100, 1)).frame(HEADER, 1) == ((1, 0, 77), 0, 612)
+        assert chain_of(0, self.request(512, 100), pieces(1)).frame(HEADER, 1) == ((1, 0, 77), 612, 0)
+
+    def test_does_not_mind_data_in_the_piece_of_the_header_or_of_the_trailer(self) -> None:
+        header = memoryview(bytearray(BlkHeader(BlkType.OUT, 0, 77).build() + b"ab"))
+        room = pieces(2, 3)
+        chain = chain_of(0, [header, memoryview(bytearray(b"c"))], room)
+        assert chain.frame(HEADER, 1) == ((1, 0, 77), 3, 4)
+        assert b"".join(chain.dataout()) == b"abc"
+        chain.fill(b"WXYZ")
+        chain.answer(b"!")
+        assert b"".join(room) == b"WXYZ!"
+
+    def test_shows_its_data_in_place_and_what_is_to_be_read_read_only(self) -> None:
+        data, room = pieces(4), pieces(3, 1)
+        chain = chain_of(0, [*self.request(), *data], room)
+        assert chain.frame(HEADER, 1) is not None
+        (out,), (into,) = chain.dataout(), chain.datain()
+        data[0][:], into[:] = b"abcd", b"xyz"
+        assert (bytes(out), bytes(room[0]), out.readonly) == (b"abcd", b"xyz", True)
+
+    def test_has_written_nothing_until_it_is_answered_and_then_everything(self) -> None:
+        room = pieces(2, 3, 1)
+        chain = chain_of(0, self.request(), room)
+        chain.frame(HEADER, 1)
+        chain.fill(b"abcde")
+        assert chain.written == 0
+        chain.answer(b"!")
+        assert (chain.written, b"".join(room)) == (6, b"abcde!")
+
+    @pytest.mark.parametrize(("read", "write"), [((), (1,)), ((8, 8), (1,)), ((16,), ()), ((16,), (512, 1, 1))])
+    def test_is_none_where_header_or_trailer_come_in_pieces_or_not_at_all(
+        self, read: tuple[int, ...], write: tuple[int, ...]
+    ) -> None:
+        assert chain_of(0, pieces(*read), pieces(*write)).frame(HEADER, 2) is None
+
+    def test_is_none_once_a_stream_was_asked_for(self) -> None:
+        chain = chain_of(0, self.request(), pieces(1))
+        assert chain.readable.remaining == 16
+        assert chain.frame(HEADER, 1) is None
+        chain = chain_of(0, self.request(), pieces(1))
+        assert chain.writable.remaining == 1
+        assert chain.frame(HEADER, 1) is None
+
+    def test_consumes_nothing(self) -> None:
+        chain = chain_of(0, self.request(2), pieces(3, 1))
+        chain.frame(HEADER, 1)
+        assert (chain.readable.read_record(BlkHeader).sector, chain.readable.remaining) == (77, 2)
+        chain.writable.write(b"four")
+        assert chain.written == 4
+
+    @pytest.mark.parametrize("length", [0, 2, 4])
+    def test_is_filled_completely_or_not_at_all(self, length: int) -> None:
+        room = pieces(3, 1)
+        chain = chain_of(0, self.request(), room)
+        chain.frame(HEADER, 1)
+        with pytest.raises(ValueError, match=f"{length} bytes, the frame has room for 3"):
+            chain.fill(b"x" * length)
+        assert b"".join(room) == bytes(4)
+
+    def test_is_answered_with_the_trailer_that_was_spoken_of(self) -> None:
+        chain = chain_of(0, self.request(), pieces(3, 1))
+        chain.frame(HEADER, 1)
+        for trailer in (b"", b"ab"):
+            with pytest.raises(ValueError, match=f"a trailer of {len(trailer)} bytes, the frame has 1"):
+                chain.answer(trailer)
+        assert chain.written == 0
+
+    def test_need_not_have_a_trailer(self) -> None:
+        chain = chain_of(0, self.request(), pieces(3))
+        assert chain.frame(HEADER, 0) == ((1, 0, 77), 0, 3)
+        chain.fill(b"abc")
+        chain.answer(b"")
+        assert chain.written == 3
 
 
 def test_a_chain_says_what_is_left_of_it() -> None:

@@ -20,6 +20,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from vhostuser.errors import VhostUserError
+from vhostuser.memory.guard import REPAIRS
 from vhostuser.memory.region import (
     ADDRESS_SPACE,
     GuestAddr,
@@ -163,7 +164,7 @@ class GuestMemory:
 
         See `vhostuser.memory.guard.install`; without it the process would be dead.
         """
-        return any(one.damaged for one in self.mapped)
+        return bool(REPAIRS[0]) and any(one.damaged for one in self.mapped)
 
     def views(self, addr: GuestAddr, length: int) -> list[memoryview]:
         """The bytes at ``addr``, as one view per region that they lie in; none for no bytes.

@@ -113,7 +113,7 @@ class PackedDevice(DeviceSide):
                     raise not_in_flight(self._name, chain)
                 del in_flight[chain.head]
                 lap, offset = divmod(next_used, size)
-                written = chain.writable.written
+                written = chain.written
                 lengths[offset * DESC_LENGTHS + LENGTH] = min(written, MAX_USED_LENGTH)
                 words[offset * DESC_WORDS + ID] = chain.head
                 flags = USED[lap] | WRITE if written else USED[lap]

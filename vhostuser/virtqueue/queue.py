@@ -81,7 +81,7 @@ class DeviceQueue(Protocol):
         """
 
     def complete(self, chains: Iterable[Chain]) -> bool:
-        """Give chains back, in any order; the used length of each is ``chain.writable.written``.
+        """Give chains back, in any order; the used length of each is ``chain.written``.
 
         Returns:
             True when the driver wants a used buffer notification for these.

@@ -96,7 +96,7 @@ class SplitDevice(DeviceSide):
                 del in_flight[chain.head]
                 at = (next_used & slots) << 1
                 elements[at] = chain.head
-                elements[at + 1] = min(chain.writable.written, MAX_USED_LENGTH)
+                elements[at + 1] = min(chain.written, MAX_USED_LENGTH)
                 next_used = (next_used + 1) & INDEX_MASK
                 if not next_used % PUBLISH_EVERY:
                     release_fence()

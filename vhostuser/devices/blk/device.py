@@ -25,6 +25,7 @@ from vhostuser.devices.blk.request import (
     ranges,
 )
 from vhostuser.devices.blk.storage import WouldBlock
+from vhostuser.devices.blk.usual import serve_usual
 from vhostuser.virtqueue.chain import ShortChain
 from vhostuser.wire.virtio.blk import (
     SECTOR_SIZE,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from vhostuser.device import BlockingChainSource, ChainSource, CompiledLoop
     from vhostuser.devices.blk.storage import Storage
+    from vhostuser.devices.blk.usual import Left
     from vhostuser.virtqueue.chain import Chain
 
 log = logging.getLogger("vhostuser.devices.blk")
@@ -124,9 +126,10 @@ class BlkDevice(Device):
 
     def run_queue_on_thread(self, queue: int, chains: BlockingChainSource) -> None:
         """Serve one request after the other, and wait where that has to be."""
+        counts = self._counts[queue]
         for batch in chains:
-            for chain in batch:
-                self._serve_blocking(chain, self._counts[queue])
+            for chain in self._usual(batch, counts, nowait=False).other:
+                self._serve_blocking(chain, counts)
             chains.done(*batch)
             batch.clear()
 
@@ -140,7 +143,14 @@ class BlkDevice(Device):
 
     def _tell_loops(self) -> None:
         if self._compiled is not None:
-            self._compiled.allow(sectors=self.capacity, writing=not (self.read_only or self._write_through))
+            self._compiled.allow(sectors=self.capacity, writing=self._writes_are_usual)
+
+    @property
+    def _writes_are_usual(self) -> bool:
+        return not (self.read_only or self._write_through)
+
+    def _usual(self, batch: list[Chain], counts: Counts, *, nowait: bool) -> Left:
+        return serve_usual(batch, self.storage, self.capacity, counts, writing=self._writes_are_usual, nowait=nowait)
 
     def _serve_blocking(self, chain: Chain, counts: Counts) -> None:
         request = self._parse(chain, counts)
@@ -159,8 +169,9 @@ class BlkDevice(Device):
 
     def _begin(self, batch: list[Chain], counts: Counts) -> list[BlkRequest]:
         """Do what can be done without waiting; the requests that remain."""
-        waiting = []
-        for chain in batch:
+        other, late = self._usual(batch, counts, nowait=True)
+        waiting = [parse(chain, counts) for chain in late]
+        for chain in other:
             request = self._parse(chain, counts)
             if request is not None and not self._attempt(request, nowait=True):
                 waiting.append(request)

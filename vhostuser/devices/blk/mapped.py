@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from vhostuser.virtqueue.chain import Chain
     from vhostuser.wire.schema import Buffer
 
 
@@ -53,6 +54,14 @@ class MappedStorage(FileStorage):
             offset += len(view)
         self._check()
 
+    def read_frame(self, offset: int, chain: Chain, length: int, nowait: bool) -> None:
+        part = self._view[offset : offset + length]
+        if len(part) < length:
+            raise self._short()
+        chain.fill(part)
+        if self._watch is not None and self._watch.damaged:
+            self._check()
+
     def write(self, offset: int, views: Sequence[Buffer], *, nowait: bool) -> None:
         self._check()
         for view in views:
@@ -69,8 +78,11 @@ class MappedStorage(FileStorage):
 
     def _part(self, offset: int, length: int) -> memoryview:
         if offset + length > len(self._view):
-            raise OSError(errno.EIO, f"image ends at byte {len(self._view)}")
+            raise self._short()
         return self._view[offset : offset + length]
+
+    def _short(self) -> OSError:
+        return OSError(errno.EIO, f"image ends at byte {len(self._view)}")
 
     def _check(self) -> None:
         if self._watch is not None and self._watch.damaged:

@@ -22,6 +22,7 @@ from vhostuser.fd import Fd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vhostuser.virtqueue.chain import Chain
     from vhostuser.wire.schema import Buffer
 
 IOV_MAX = 1024
@@ -66,6 +67,13 @@ class Storage(ABC):
     @abstractmethod
     def write(self, offset: int, views: Sequence[Buffer], *, nowait: bool) -> None:
         """Store ``views`` from ``offset`` on.  Raises as `read` does."""
+
+    def read_frame(self, offset: int, chain: Chain, length: int, nowait: bool) -> None:
+        """As `read`, into the frame of a chain (`Chain.frame`), which wants ``length`` bytes.
+
+        For a storage that need not make views for that; one that changes `read` changes this as well.
+        """
+        self.read(offset, chain.datain(), nowait=nowait)
 
     @abstractmethod
     def flush(self) -> None:
@@ -183,7 +191,7 @@ class FileStorage(Storage):
         self._fd.close()
 
     def _all(self, move: _Move, offset: int, views: Sequence[memoryview], flags: int) -> None:
-        fd, left = self._fd.fileno(), sum(map(len, views))
+        fd, left = self._fd.fileno(), len(views[0]) if len(views) == 1 else sum(map(len, views))
         try:
             while left:
                 done = move(fd, views[:IOV_MAX], offset, flags)

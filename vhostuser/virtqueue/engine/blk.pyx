@@ -288,7 +288,7 @@ cdef class BlkLoop:
         cdef NativeChain chain = NativeChain.__new__(NativeChain)
         cdef uint64_t written
         try:
-            chain.fill(self.queue.memory, None, &self.chain)
+            chain.begin(self.queue.memory, None, &self.chain)
             self.serve(chain)
         finally:
             written = min(chain.count_written(), <uint64_t> 0xFFFFFFFF)

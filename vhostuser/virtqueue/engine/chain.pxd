@@ -49,6 +49,10 @@ cdef class NativeChain:
     cdef iovec few[FEW]
     cdef NativeReader reader
     cdef NativeWriter writer
+    cdef size_t header  # bytes that `frame` was told of
+    cdef size_t trailer
+    cdef bint answered
 
-    cdef int fill(self, NativeMemory memory, object token, const Chain *chain) except -1
+    cdef int begin(self, NativeMemory memory, object token, const Chain *chain) except -1
+    cdef list views(self, uint32_t first, uint32_t count, size_t before, size_t behind)
     cdef uint64_t count_written(self) noexcept

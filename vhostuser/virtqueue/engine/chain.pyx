@@ -213,7 +213,7 @@ cdef class NativeChain:
         if self.pieces != self.few:
             free(self.pieces)
 
-    cdef int fill(self, NativeMemory memory, object token, const Chain *chain) except -1:
+    cdef int begin(self, NativeMemory memory, object token, const Chain *chain) except -1:
         self.pieces = copied(chain.pieces, chain.readable + chain.writable, self.few)
         self.memory = memory
         self.token = token
@@ -226,6 +226,8 @@ cdef class NativeChain:
         return 0
 
     cdef uint64_t count_written(self) noexcept:
+        if self.answered:
+            return self.writable_bytes
         return 0 if self.writer is None else self.writer.count_written()
 
     @property
@@ -247,6 +249,77 @@ cdef class NativeChain:
             self.writer.size = self.writable_bytes
         return self.writer
 
+    @property
+    def written(self):
+        """Bytes written from the start without a gap: the used length."""
+        return self.count_written()
+
+    def frame(self, header, Py_ssize_t trailer):
+        """See `vhostuser.virtqueue.chain.Chain.frame`."""
+        cdef Py_ssize_t size = header.size
+        cdef iovec *last = self.pieces + self.readable_count + self.writable_count - 1
+        if not (self.reader is None and self.writer is None and self.readable_count and self.writable_count):
+            return None
+        if self.pieces.iov_len < <size_t> size or last.iov_len < <size_t> trailer:
+            return None
+        self.header = <size_t> size
+        self.trailer = <size_t> trailer
+        fields = header.unpack(PyBytes_FromStringAndSize(<char *> self.pieces.iov_base, size))
+        return fields, self.readable_bytes - self.header, self.writable_bytes - self.trailer
+
+    def dataout(self):
+        """See `vhostuser.virtqueue.chain.Chain.dataout`."""
+        return [view.toreadonly() for view in self.views(0, self.readable_count, self.header, 0)]
+
+    def datain(self):
+        """See `vhostuser.virtqueue.chain.Chain.datain`."""
+        return self.views(self.readable_count, self.writable_count, 0, self.trailer)
+
+    cdef list views(self, uint32_t first, uint32_t count, size_t before, size_t behind):
+        """Views of ``count`` pieces, without so many bytes of the first and of the last, which are known to be there."""
+        cdef list shown = []
+        cdef uint32_t index
+        cdef char *begin
+        cdef size_t length
+        for index in range(first, first + count):
+            begin = <char *> self.pieces[index].iov_base
+            length = self.pieces[index].iov_len
+            if index == first:
+                begin += before
+                length -= before
+            if index == first + count - 1:
+                length -= behind
+            if length:
+                shown.append(self.memory.piece(begin, length))
+        return shown
+
+    def fill(self, data):
+        """See `vhostuser.virtqueue.chain.Chain.fill`."""
+        cdef Py_buffer source
+        cdef uint64_t done = 0, length, taken
+        cdef iovec *piece = self.pieces + self.readable_count
+        PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
+        try:
+            length = <uint64_t> source.len
+            if length + self.trailer != self.writable_bytes:
+                raise ValueError(f"{length} bytes, the frame has room for {self.writable_bytes - self.trailer}")
+            while done < length:
+                taken = min(length - done, piece.iov_len)
+                memmove(piece.iov_base, <char *> source.buf + done, taken)  # it may be guest memory too
+                done += taken
+                piece += 1
+        finally:
+            PyBuffer_Release(&source)
+
+    def answer(self, bytes trailer not None):
+        """See `vhostuser.virtqueue.chain.Chain.answer`."""
+        cdef iovec *last = self.pieces + self.readable_count + self.writable_count - 1
+        if <size_t> len(trailer) != self.trailer:
+            raise ValueError(f"a trailer of {len(trailer)} bytes, the frame has {self.trailer}")
+        if self.trailer:
+            memcpy(<char *> last.iov_base + last.iov_len - self.trailer, PyBytes_AsString(trailer), self.trailer)
+        self.answered = True
+
     def __repr__(self):
-        readable, writable = self.readable.remaining, self.writable
-        return f"<Chain {self.head}: {readable} to read, {writable.written} written, {writable.remaining} to write>"
+        to_read, to_write = self.readable.remaining, self.writable.remaining
+        return f"<Chain {self.head}: {to_read} to read, {self.count_written()} written, {to_write} to write>"

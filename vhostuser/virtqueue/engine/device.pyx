@@ -102,7 +102,7 @@ cdef class NativeDevice:
             found = device_pop(&self.ring, &self.scratch)
             if found == ONE:
                 chain = NativeChain.__new__(NativeChain)
-                chain.fill(self.memory, self.token, &self.scratch)
+                chain.begin(self.memory, self.token, &self.scratch)
                 chains.append(chain)
                 count += 1
         if found == LIED and count == 0:
