@@ -40,6 +40,8 @@ class Recorder:
         self._connections += 1
 
         def observe(direction: Direction, frame: Frame) -> None:
+            if self._full():
+                return
             sender = Role.FRONTEND if direction is Direction.SENT else Role.BACKEND
             words = decoder.decode(sender, frame)
             self._add(connection, direction.value, str(words), frame.build(), [str(fd) for fd in words.descriptors])
@@ -51,8 +53,7 @@ class Recorder:
         self._add(connection, "note", text, data, [])
 
     def _add(self, connection: int, direction: str, text: str, data: bytes, fds: list[str]) -> None:
-        if len(self.exchanges) >= MOST:
-            self._dropped += 1
+        if self._full():
             return
         seconds = trio.current_time() - self._begin
         self.exchanges.append(
@@ -66,6 +67,12 @@ class Recorder:
                 fds=fds,
             )
         )
+
+    def _full(self) -> bool:
+        """No more is kept, and not even decoded: only counted."""
+        full = len(self.exchanges) >= MOST
+        self._dropped += full
+        return full
 
     def finish(self) -> list[Exchange]:
         """The whole log."""
