@@ -47,8 +47,8 @@ class SkippingSplitDevice(SplitDevice):
     def _give_back(self, chains: Iterable[Chain]) -> bool:
         before = self._next_used
         for batch in batches(chains):
-            at = 2 * (self._next_used % self._queue_size)
-            self._elements[at], self._elements[at + 1] = batch[-1].head, batch[-1].writable.written
+            last = batch[-1]
+            self._elements[self._next_used % self._queue_size] = last.writable.written << 32 | last.head
             for chain in batch:
                 del self._in_flight[chain.head]
             self._next_used = (self._next_used + len(batch)) & INDEX_MASK

@@ -34,9 +34,12 @@ from vhostuser.memory.region import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
 
     from vhostuser.fd import Fd, Fds
     from vhostuser.wire.records import MemoryRegion
+
+    Stretch: TypeAlias = tuple[int, int, memoryview]
 
 __all__ = ["MAX_TOTAL", "GuestAddr", "GuestAddressError", "GuestMemory", "MappedRegion", "MappingError", "UserAddr"]
 
@@ -181,6 +184,18 @@ class GuestMemory:
             if end <= self._sizes[index]:
                 return [self._views[index][begin:end]]
         return self._views_across(addr, length)
+
+    def stretch(self, addr: GuestAddr) -> Stretch:
+        """The region that ``addr`` is in, for somebody with many addresses; an empty one at 0 if it is in none.
+
+        Returns:
+            Its first address, the address behind its last, and its bytes.
+        """
+        index = bisect_right(self._starts, addr) - 1
+        if index < 0 or addr - self._starts[index] >= self._sizes[index]:
+            return 0, 0, memoryview(b"")
+        start = self._starts[index]
+        return start, start + self._sizes[index], self._views[index]
 
     def view(self, addr: GuestAddr, length: int) -> memoryview:
         """The bytes at ``addr`` as one view.

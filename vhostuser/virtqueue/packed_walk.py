@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vhostuser.virtqueue.packed_ring import TURN
 from vhostuser.virtqueue.ring import Lie
-from vhostuser.virtqueue.walk import INDIRECT, NEXT, Walker, assemble, copy_table
+from vhostuser.virtqueue.walk import INDIRECT, NEXT, Walker
 from vhostuser.wire.packed import DESC_SIZE, PackedDesc
 from vhostuser.wire.schema import codec
 
@@ -48,11 +48,11 @@ class PackedWalker(Walker):
             if flags & INDIRECT:
                 misplaced = "after a direct one" if elements else ""
                 self._check_indirect(f"the chain at entry {offset}", flags, misplaced=misplaced)
-                return assemble(head, self._copied(head, addr, length), self._memory)
+                return self._assemble(head, self._copied(head, addr, length))
             elements.append((addr, length, flags))
             if not flags & NEXT:
                 # 2.8.5: the last entry has the buffer id that counts.
-                return assemble(head, elements, self._memory, len(elements))
+                return self._assemble(head, elements, len(elements))
             if len(elements) == self._queue_size:
                 raise Lie(f"the chain at entry {offset} is longer than the {self._queue_size} entries of the queue")
             at += 1
@@ -61,5 +61,5 @@ class PackedWalker(Walker):
 
     def _copied(self, head: int, addr: GuestAddr, length: int) -> list[Element]:
         """All entries of an indirect table.  2.8.7: of their flags only WRITE means anything, and ``id`` nothing."""
-        table = copy_table(head, addr, length, self._memory, most=self._queue_size)
+        table = self._copy_table(head, addr, length, most=self._queue_size)
         return [(addr, length, flags) for addr, length, _, flags in _iter_unpack(table)]

@@ -59,7 +59,7 @@ class SplitDevice(DeviceSide):
         self._avail, self._used = ring_words(layout.driver), ring_words(layout.device)
         indirect = bool(self._features & VirtioFeature.INDIRECT_DESC)
         self._walker = SplitWalker(layout.descriptor, memory, layout.queue_size, indirect=indirect)
-        self._elements = layout.device[RING_OFFSET : RING_OFFSET + 8 * self._queue_size].cast("I")
+        self._elements = layout.device[RING_OFFSET : RING_OFFSET + 8 * self._queue_size].cast("Q")
 
     @property
     def base(self) -> int:
@@ -94,9 +94,10 @@ class SplitDevice(DeviceSide):
                 if in_flight.get(chain.head) is not chain:
                     raise not_in_flight(self._name, chain)
                 del in_flight[chain.head]
-                at = (next_used & slots) << 1
-                elements[at] = chain.head
-                elements[at + 1] = min(chain.written, MAX_USED_LENGTH)
+                written = chain.written
+                if written > MAX_USED_LENGTH:
+                    written = MAX_USED_LENGTH
+                elements[next_used & slots] = written << 32 | chain.head
                 next_used = (next_used + 1) & INDEX_MASK
                 if not next_used % PUBLISH_EVERY:
                     release_fence()

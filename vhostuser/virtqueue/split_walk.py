@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vhostuser.virtqueue.ring import Lie
-from vhostuser.virtqueue.walk import INDIRECT, NEXT, Walker, assemble, copy_table
+from vhostuser.virtqueue.walk import INDIRECT, NEXT, Walker
 from vhostuser.wire.schema import codec
 from vhostuser.wire.split import DESC_SIZE, VirtqDesc
 
@@ -32,7 +32,7 @@ class SplitWalker(Walker):
         Raises:
             Lie: it is none.
         """
-        return assemble(head, self._elements(head), self._memory)
+        return self._assemble(head, self._elements(head))
 
     def _elements(self, head: int) -> list[Element]:
         """The elements along the chain; their links are good, nothing else is known about them."""
@@ -47,7 +47,7 @@ class SplitWalker(Walker):
             if flags & INDIRECT:
                 misplaced = "" if table is self._table else "inside an indirect table"
                 self._check_indirect(f"chain {head}", flags, misplaced=misplaced)
-                table = copy_table(head, addr, length, self._memory, most=budget)  # direct ones may stand before it
+                table = self._copy_table(head, addr, length, most=budget)  # direct ones may stand before it
                 entries, index = length // DESC_SIZE, 0
                 continue
             budget -= 1

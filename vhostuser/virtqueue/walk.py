@@ -36,11 +36,12 @@ class Walker:
         indirect: INDIRECT_DESC was negotiated.
     """
 
-    __slots__ = ("_indirect", "_memory", "_queue_size", "_table")
+    __slots__ = ("_indirect", "_memory", "_queue_size", "_recent", "_table")
 
     def __init__(self, table: memoryview, memory: GuestMemory, queue_size: int, *, indirect: bool) -> None:
         self._table = table
         self._memory = memory
+        self._recent = memory.stretch(GuestAddr(0))
         self._queue_size = queue_size
         self._indirect = indirect
 
@@ -57,48 +58,56 @@ class Walker:
         if flags & NEXT:
             raise Lie(f"{name} has a descriptor with both INDIRECT and NEXT")
 
+    def _assemble(self, head: int, elements: Iterable[Element], entries: int = 1) -> Chain:
+        """The chain of these elements, which are no more than the queue has entries (virtio 1.3, 2.7.4.2 and 2.8.5).
 
-def assemble(head: int, elements: Iterable[Element], memory: GuestMemory, entries: int = 1) -> Chain:
-    """The chain of these elements, which are no more than the queue has entries (virtio 1.3, 2.7.4.2 and 2.8.5).
+        Args:
+            head: what the ring calls the chain.
+            elements: in order; of their flags only WRITE matters.
+            entries: how many entries of the ring the chain takes, where that counts.
 
-    Args:
-        head: what the ring calls the chain.
-        elements: in order; of their flags only WRITE matters.
-        memory: where their addresses lead.
-        entries: how many entries of the ring the chain takes, where that counts.
-
-    Raises:
-        Lie: too many bytes, addresses of nothing, or something to read behind something to write.
-    """
-    readable: list[memoryview] = []
-    writable: list[memoryview] = []
-    views = memory.views
-    total = 0
-    try:
+        Raises:
+            Lie: too many bytes, addresses of nothing, or something to read behind something to write.
+        """
+        readable: list[memoryview] = []
+        writable: list[memoryview] = []
+        start, stop, view = self._recent
+        total = 0
         for addr, length, flags in elements:
             total += length
             if total > MAX_CHAIN_BYTES:
                 raise Lie(f"chain {head} has more than {MAX_CHAIN_BYTES} bytes")
             if flags & WRITE:
-                writable += views(addr, length) if length else ()
+                pieces = writable
             elif writable:
                 raise Lie(f"chain {head} has a device-readable element after a device-writable one")
-            elif length:  # the standard is silent about empty elements: they hurt nobody, wherever they point
-                readable += views(addr, length)
-    except GuestAddressError as error:
-        raise Lie(f"chain {head}: {error}") from None
-    return Chain(head, readable, writable, entries)
+            else:
+                pieces = readable
+            if not length:
+                continue  # the standard is silent about empty elements: they hurt nobody, wherever they point
+            # Nearly always in the region where the last one was: three comparisons instead of two calls.
+            if not start <= addr < addr + length <= stop:
+                start, stop, view = self._recent = self._memory.stretch(addr)
+                if addr + length > stop:  # it goes on in the next region, or nowhere
+                    pieces += self._views(head, addr, length)
+                    continue
+            pieces.append(view[addr - start : addr + length - start])
+        return Chain(head, readable, writable, entries)
 
+    def _views(self, head: int, addr: GuestAddr, length: int) -> list[memoryview]:
+        try:
+            return self._memory.views(addr, length)
+        except GuestAddressError as error:
+            raise Lie(f"chain {head}: {error}") from None
 
-def copy_table(head: int, addr: GuestAddr, length: int, memory: GuestMemory, *, most: int) -> bytes:
-    """An indirect table of up to ``most`` entries, which may cross regions, at one look (2.7.5.3 and 2.8.7).
+    def _copy_table(self, head: int, addr: GuestAddr, length: int, *, most: int) -> bytes:
+        """An indirect table of up to ``most`` entries, which may cross regions, at one look (2.7.5.3 and 2.8.7).
 
-    Raises:
-        Lie: its length is none that a table can have, or its address leads nowhere.
-    """
-    if length % DESC_SIZE or not 0 < length <= most * DESC_SIZE:
-        raise Lie(f"chain {head} has an indirect table of {length} bytes, expected 1 to {most} entries of {DESC_SIZE}")
-    try:
-        return b"".join(memory.views(addr, length))
-    except GuestAddressError as error:
-        raise Lie(f"chain {head}: {error}") from None
+        Raises:
+            Lie: its length is none that a table can have, or its address leads nowhere.
+        """
+        if length % DESC_SIZE or not 0 < length <= most * DESC_SIZE:
+            raise Lie(
+                f"chain {head} has an indirect table of {length} bytes, expected 1 to {most} entries of {DESC_SIZE}"
+            )
+        return b"".join(self._views(head, addr, length))
