@@ -66,7 +66,12 @@ class OnDemand:
     """
 
     def __init__(self, regions: Sequence[MemoryRegion], fds: Fds) -> None:
-        self._parts = list(zip(regions, fds.take_all(), strict=True))
+        self._fds = fds.take_all()
+        self._parts = list(zip(regions, self._fds, strict=True))
+
+    def close(self) -> None:
+        """Close the files; pieces stay for as long as somebody looks at them."""
+        self._fds.close()
 
     def views(self, addr: int, length: int) -> list[memoryview]:
         """As `GuestMemory.views`, within one region."""
@@ -112,10 +117,17 @@ class AddressSpace:
 
     # --- what it is told ---
 
+    def release(self) -> None:
+        """Forget all memory."""
+        if isinstance(self._memory, OnDemand):
+            self._memory.close()
+        self._memory = GuestMemory.EMPTY
+
     def replace(self, regions: Sequence[MemoryRegion | XenMemoryRegion], fds: Fds) -> None:
         """A new memory table."""
         plain = [MemoryRegion(each.guest_addr, each.size, each.user_addr, each.mmap_offset) for each in regions]
         flags = [getattr(each, "xen_flags", 0) for each in regions]
+        self.release()
         if any(each & XenMmapFlags.NO_ADVANCE_MAP for each in flags):
             self._memory = OnDemand(plain, fds)
         else:
