@@ -8,6 +8,7 @@ VENV ?= .venv
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+ABI3 ?=
 
 # A stamp a set of requirements: `make demo` does not wait for linters, nor need them to exist for this machine.
 READY_TO_TEST = $(VENV)/ready-to-test
@@ -24,7 +25,7 @@ help:
 	@echo 'make docs     the documentation, into site/; a dangling link is an error'
 	@echo 'make peers    fetch the programs that tests/peers talks to (Debian packages)'
 	@echo 'make bench    measure ours beside qemu-storage-daemon and libblkio; renews docs/benchmarks.md (20 minutes)'
-	@echo 'make wheel    a wheel, into dist/'
+	@echo 'make wheel    a wheel, into dist/; ABI3=1: one for every CPython from 3.11 on'
 	@echo 'make clean    remove everything that these targets made'
 	@echo
 	@echo 'Set-up happens by itself, in $(VENV), with $(PYTHON).  More: DEMO_ARGS="--json", PYTEST_ARGS="-k memory".'
@@ -52,8 +53,10 @@ peers:
 bench: $(READY_TO_TEST) peers
 	$(VENV)/bin/python -m benchmarks --page docs/benchmarks.md $(BENCH_ARGS)
 
+# Everything in build/ goes into the wheel: what an earlier one left there would go, too.
 wheel: $(READY_TO_TEST)
-	$(VENV)/bin/python -m pip wheel -q --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+	VHOST_USER_BUILD_ABI3=$(ABI3) $(VENV)/bin/python -m pip wheel -q --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist
 
 clean:

@@ -27,8 +27,11 @@ from vhostuser.wire.features import VirtioFeature
 
 cdef extern from *:
     """
-    /* A named tuple of two, as its constructor makes it, but without calling any Python. */
+    /* A named tuple of two, as its constructor makes it, but without calling any Python, where CPython shows how. */
     static PyObject *make_used(PyObject *type, PyObject *token, PyObject *length) {
+    #ifdef Py_LIMITED_API
+        return PyObject_CallFunctionObjArgs(type, token, length, NULL);
+    #else
         PyObject *used = ((PyTypeObject *) type)->tp_alloc((PyTypeObject *) type, 2);
         if (used != NULL) {
             Py_INCREF(token);
@@ -37,6 +40,7 @@ cdef extern from *:
             PyTuple_SET_ITEM(used, 1, length);
         }
         return used;
+    #endif
     }
     #define VHOSTUSER_MOST_BYTES (1ULL << 32)
     """
