@@ -212,8 +212,8 @@ def punch(memory: SharedMemory, start: int, end: int) -> Hole:
     return Hole(first, content)
 
 
-async def serve(faults: Faults, regions: Sequence[MemoryRegion], hole: Hole) -> None:
-    """Bring the pages that the back-end waits for, until cancelled.
+async def serve(faults: Faults, regions: Sequence[MemoryRegion], hole: Hole, served: list[int]) -> None:
+    """Bring the pages that the back-end waits for, until cancelled; their guest addresses go into ``served``.
 
     Raises:
         Failure: it waits for one at an address that is in no region it reported.
@@ -225,4 +225,5 @@ async def serve(faults: Faults, regions: Sequence[MemoryRegion], hole: Hole) -> 
             faults.provide(address, bytes(PAGE))
             known = ", ".join(f"{each.user_addr:#x}+{each.size:#x}" for each in regions)
             raise Failure(f"fault at {address:#x}, expected one in a region that the back-end reported: {known}")
-        faults.provide(address, hole.page(region.guest_addr + address - region.user_addr))
+        served.append(region.guest_addr + address - region.user_addr)
+        faults.provide(address, hole.page(served[-1]))

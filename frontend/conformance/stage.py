@@ -86,7 +86,7 @@ class BackendStage:
         except* Closed as group:
             raise Failure(str(group.exceptions[0])) from group
         finally:
-            peer.hang_up()
+            peer.close()
 
     async def answers(self, sock: socket.socket) -> None:
         """Something comes back for GET_FEATURES on ``sock``: whether it is right is for cases to say."""

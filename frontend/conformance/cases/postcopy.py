@@ -219,13 +219,17 @@ async def faults_are_served(peer: Peer) -> None:
         request = device.request()
         end = memory.buffer(1, align=PAGE).addr
         hole = punch(memory, start + PAGE, end)
+        served: list[int] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve, faults, regions, hole)
+            nursery.start_soon(serve, faults, regions, hole, served)
             device.ring.add(request)
             device.ring.publish(kick=True)
             ((_, used),) = await device.ring.finish(1)
             nursery.cancel_scope.cancel()
         request.check(used)
+        peer.note(f"{len(served)} pages were asked for")
+        if not served and device.model.knows:
+            raise Failure("no page was asked for: found a request done in pages that are missing, expected a fault")
 
 
 @postcopy_case(
