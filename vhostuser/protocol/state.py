@@ -133,13 +133,17 @@ class ProtocolState:
 
     def missing(self, spec: MessageSpec, *, received: bool = False) -> list[str]:
         """Names of the features that would have to be offered or negotiated before this message may be sent."""
-        offered = self.offered_features or 0
-        virtio, protocol = self.features, self.protocol_features
+        # Plain numbers: an operator of IntFlag is a Python function.
+        needs_virtio, needs = int(spec.needs_virtio), int(spec.needs)
+        if not needs_virtio | needs:
+            return []
+        offered = int(self.offered_features or 0)
+        virtio, protocol = int(self.features), int(self.protocol_features)
         if spec.gate is Gate.OFFERED:
-            virtio, protocol = offered, self.offered_protocol_features or NO_PROTOCOL_FEATURE
+            virtio, protocol = offered, int(self.offered_protocol_features or 0)
         if received:
-            virtio |= offered & VirtioFeature.PROTOCOL_FEATURES
-        return names(spec.needs_virtio & ~virtio, VirtioFeature) + names(spec.needs & ~protocol, ProtocolFeature)
+            virtio |= offered & VirtioFeature.PROTOCOL_FEATURES.value
+        return names(needs_virtio & ~virtio, VirtioFeature) + names(needs & ~protocol, ProtocolFeature)
 
     def allows(self, spec: MessageSpec) -> bool:
         """Whether the features permit this message to be sent."""
@@ -201,7 +205,7 @@ class ProtocolState:
             no_fd=getattr(message, "no_fd", False),
         )
         expect(fd_count in limits, f"{fd_count} file descriptors", counts(limits))
-        missing = names(spec.fds_need & ~self.protocol_features, ProtocolFeature) if fd_count else []
+        missing = names(int(spec.fds_need) & ~int(self.protocol_features), ProtocolFeature) if fd_count else []
         expect(not missing, f"{fd_count} file descriptors", f"{', '.join(missing)} to be negotiated first")
 
     def _check_suspended(self, message: Message, *, received: bool) -> None:

@@ -126,9 +126,10 @@ class MessageSpec:
             regions: number of regions in the payload.
             no_fd: bit 8 of the payload.
         """
+        if self.fds is FdRule.NONE:
+            return range(1)
         with_reply = int(self.replies(negotiated))
         fewest, most = {
-            FdRule.NONE: (0, 0),
             FdRule.ONE: (1, 1),
             FdRule.OPTIONAL: (0, 1),
             FdRule.TOLERATED: (0, 1),
