@@ -11,6 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from vhostuser.testing.packed_rings import PackedRingBuilder
 from vhostuser.testing.rings import RingBuilder
@@ -19,6 +20,9 @@ from vhostuser.wire.features import VirtioFeature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+FEW = settings(max_examples=40)
+"""For examples that take longer to make up than to try: each test runs on both engines, and measured by coverage."""
 
 Built = TypeVar("Built", bound=RingBuilder | PackedRingBuilder, covariant=True)
 

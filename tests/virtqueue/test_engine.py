@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engines import ENGINES, need, python_only
+from tests.virtqueue.formats import FEW
 from vhostuser.memory.map import GuestAddr, GuestMemory
 from vhostuser.testing.packed_rings import build_ring
 from vhostuser.testing.rings import RingBuilder
@@ -115,6 +116,7 @@ _words = st.lists(_word, min_size=7, max_size=7).map(lambda values: b"".join(v.t
 
 
 @python_only
+@FEW
 @given(
     features=st.sampled_from([SPLIT, PACKED]),
     events=st.booleans(),

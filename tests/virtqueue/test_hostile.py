@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.virtqueue.formats import SplitRings, drawn, kinds
+from tests.virtqueue.formats import FEW, SplitRings, drawn, kinds
 from tests.virtqueue.serving import run_device
 from vhostuser.memory.map import GuestAddr
 from vhostuser.testing.rings import BUFFERS_ADDR, BUFFERS_SIZE, RingBuilder
@@ -224,6 +224,7 @@ _near_right = st.lists(_descs, min_size=8, max_size=8).map(
 _heads = st.lists(st.integers(0, 9), min_size=8, max_size=8)
 
 
+@FEW
 @given(
     table=st.one_of(_near_right, st.binary(min_size=128, max_size=128)),
     buffers=_near_right,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.virtqueue.formats import PackedRings, drawn, kinds
+from tests.virtqueue.formats import FEW, PackedRings, drawn, kinds
 from tests.virtqueue.serving import run_device
 from vhostuser.memory.map import GuestAddr
 from vhostuser.testing.packed_rings import PACKED_FEATURES, PackedRingBuilder
@@ -187,6 +187,7 @@ _near_right = st.lists(_descs, min_size=7, max_size=7).map(
 )
 
 
+@FEW
 @given(
     ring=st.one_of(_near_right, st.binary(min_size=112, max_size=112)),
     buffers=_near_right,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.virtqueue.formats import PackedRings, SplitRings, drawn, kinds
+from tests.virtqueue.formats import FEW, PackedRings, SplitRings, drawn, kinds
 from vhostuser.testing.packed_rings import build_ring
 from vhostuser.testing.rings import BuiltRing, RingBuilder
 from vhostuser.virtqueue.queue import DeviceQueue, UnsupportedRing
@@ -86,7 +86,16 @@ def test_a_split_ring_stands_anywhere_in_16_bits(base: int, features: int) -> No
     round_trips(ring, 9)
 
 
-@given(base=st.integers(0, 2**32 - 1), features=st.sampled_from(drawn(packed=True)), queue_size=st.integers(1, 32768))
+_places = st.builds(lambda offset, lap: offset | lap, st.integers(0, 9), st.sampled_from([0, 0x8000]))
+_bases = st.builds(lambda available, used: available | used << 16, _places, _places)
+
+
+@FEW
+@given(
+    base=st.one_of(_bases, st.integers(0, 2**32 - 1)),
+    features=st.sampled_from(drawn(packed=True)),
+    queue_size=st.integers(1, 8),
+)
 @example(base=0xFFFF_FFFF, features=drawn(packed=True)[0], queue_size=32768)
 @example(base=0x7FFF_7FFF, features=drawn(packed=True)[0], queue_size=32768)
 @example(base=0x8000_0000, features=drawn(packed=True)[0], queue_size=1)
