@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from vhostuser.wire.schema import Structure
 
 
+_REPLY_FLAGS = HeaderFlags.VERSION_1 | HeaderFlags.REPLY
+"""Exactly these: QEMU takes no other."""
+
+
 @dataclass(slots=True, eq=False)
 class Handled:
     """The request being handled.
@@ -218,5 +222,4 @@ class Responder:
 
 def _frame(handled: Handled, value: Structure, fds: Fds = NO_FDS) -> Frame:
     payload = value.build()
-    # Exactly these flags: QEMU takes no other.
-    return Frame(Header(handled.header.request, HeaderFlags.VERSION_1 | HeaderFlags.REPLY, len(payload)), payload, fds)
+    return Frame(Header(handled.header.request, _REPLY_FLAGS, len(payload)), payload, fds)

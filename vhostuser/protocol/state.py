@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from vhostuser.wire.catalog import Message, MessageSpec
     from vhostuser.wire.schema import Structure
 
+_REPLY_ACK = ProtocolFeature.REPLY_ACK.value
+
 
 def new_rings(count: int) -> tuple[RingState, ...]:
     """``count`` rings as they are when a connection begins."""
@@ -122,7 +124,7 @@ class ProtocolState:
     @property
     def reply_ack(self) -> bool:
         """REPLY_ACK is negotiated: need_reply counts."""
-        return ProtocolFeature.REPLY_ACK in self.protocol_features
+        return bool(int(self.protocol_features) & _REPLY_ACK)
 
     def restore(self, snapshot: ProtocolState) -> None:
         """Be again what ``snapshot``, an earlier copy, is."""

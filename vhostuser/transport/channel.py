@@ -136,7 +136,8 @@ class Channel(trio.abc.AsyncResource):
                 self._send_broken = f"a message of {len(data)} bytes was sent in part"
                 self._observe(Direction.SENT, frame)
                 frame.fds.close()
-                await self._send_rest(data[sent:])
+                if sent < len(data):
+                    await self._send_rest(data[sent:])
                 self._send_broken = None
 
     async def receive(self) -> Frame:
@@ -152,10 +153,15 @@ class Channel(trio.abc.AsyncResource):
             trio.ClosedResourceError: this channel is closed.
             trio.BusyResourceError: another task is receiving.
         """
-        with self._only_receiver():
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this channel")
+        self._receiving = True
+        try:
             await trio.lowlevel.checkpoint()
             while (frame := self._receive_now()) is None:
                 await self._wait_for_more()
+        finally:
+            self._receiving = False
         self._observe(Direction.RECEIVED, frame)
         return frame
 
@@ -301,16 +307,6 @@ class Channel(trio.abc.AsyncResource):
     def _abandon_message(self, reason: str) -> None:
         self._receive_broken = reason
         self._deframer.close()
-
-    @contextlib.contextmanager
-    def _only_receiver(self) -> Iterator[None]:
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this channel")
-        self._receiving = True
-        try:
-            yield
-        finally:
-            self._receiving = False
 
 
 @contextlib.contextmanager

@@ -122,6 +122,7 @@ VIRTIO_MEANINGS: dict[VirtioFeature, str] = {
 
 def names(value: int, *tables: type[IntFlag]) -> list[str]:
     """The names of the bits set in ``value``, lowest first; a bit that no table knows is called ``bit N``."""
+    value = int(value)  # an operator of IntFlag costs 0.5 µs
     return [_name(1 << bit, bit, tables) for bit in range(value.bit_length()) if value & (1 << bit)]
 
 

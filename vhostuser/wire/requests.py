@@ -28,6 +28,7 @@ class HeaderFlags(IntFlag):
 
 
 VERSION_MASK = 0x3
+_REPLY, _NEED_REPLY = HeaderFlags.REPLY.value, HeaderFlags.NEED_REPLY.value  # an operator of IntFlag costs 0.5 µs
 
 
 @structure
@@ -41,17 +42,17 @@ class Header(Structure):
     @property
     def version(self) -> int:
         """Bits 0 and 1; only 1 is defined."""
-        return self.flags & VERSION_MASK
+        return int(self.flags) & VERSION_MASK
 
     @property
     def is_reply(self) -> bool:
         """Bit 2."""
-        return bool(self.flags & HeaderFlags.REPLY)
+        return bool(int(self.flags) & _REPLY)
 
     @property
     def needs_reply(self) -> bool:
         """Bit 3: the sender asks for an acknowledgement (REPLY_ACK)."""
-        return bool(self.flags & HeaderFlags.NEED_REPLY)
+        return bool(int(self.flags) & _NEED_REPLY)
 
 
 HEADER_SIZE = Header.wire_size()

@@ -24,7 +24,6 @@ from __future__ import annotations
 import struct
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from enum import IntEnum, IntFlag
-from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, Self, TypeVar, dataclass_transform
 
@@ -363,12 +362,17 @@ class _Flat:
         return self._codec.pack(*values)
 
 
-@cache
+_flats: dict[Any, _Flat | None] = {}  # made when they are wanted: there are about a hundred classes
+
+
 def _flat(cls: type[Structure]) -> _Flat | None:
-    try:
-        return _Flat(cls)
-    except TypeError:
-        return None
+    """What does construct's work for ``cls``; None where nothing can."""
+    if cls not in _flats:
+        try:
+            _flats[cls] = _Flat(cls)
+        except TypeError:
+            _flats[cls] = None
+    return _flats[cls]
 
 
 def _complete(cls: type[Structure], values: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
@@ -409,6 +413,6 @@ def _format(cls: type[Structure], name: str, layout: Construct[Any, Any]) -> str
     return layout.fmtstr
 
 
-def _reason(error: ConstructError) -> str:
+def _reason(error: Exception) -> str:
     """The last line: construct puts the path to the field before it."""
     return str(error).strip().splitlines()[-1]
