@@ -8,6 +8,7 @@ compared, by kind and inode; mappings and children are not.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import stat
 import sys
@@ -19,6 +20,9 @@ SHM = Path("/dev/shm")
 
 # Shared mappings and files that the C library, libffi or the interpreter open on first use and keep, rightly.
 KEPT_BY_THE_PLATFORM = ("gconv-modules.cache", "memfd:libffi")
+
+# Address, permissions and path in a line of /proc/PID/maps; nearly all lines there are private mappings.
+SHARED_MAPPING = re.compile(r"^(\S+) (...s) \S+ \S+ \S+ *(.*)$", re.MULTILINE)
 
 # How often /dev/shm is read again before a new name counts: other processes on this machine create names and
 # unlink them at once, as we do, and must not fail our tests.
@@ -107,12 +111,8 @@ def _described(fd: int) -> str:
 def _shared_mappings() -> frozenset[str]:
     if not PROC.exists():
         return frozenset()
-    found = set()
-    for line in (PROC / "maps").read_text().splitlines():
-        span, permissions, _offset, _device, _inode, *path = line.split(maxsplit=5)
-        if permissions.endswith("s") and not _kept(line):
-            found.add(f"{span} {permissions} {' '.join(path)}")
-    return frozenset(found)
+    shared = SHARED_MAPPING.findall((PROC / "maps").read_text())
+    return frozenset(" ".join(parts) for parts in shared if not _kept(parts[-1]))
 
 
 def _shm_names() -> frozenset[str]:
