@@ -64,7 +64,10 @@ def page_data(runs: Sequence[Run]) -> dict[str, Any]:
             told_case = told["cases"][result.case.id]
             told_case["needs"] = [need_words(each) for each in result.case.needs]
             told_case["absent"] = [need_words(each) for each in result.case.absent]
-    groups = {result.case.group: GROUPS.get(result.case.group, "") for run in runs for result in run.results}
+    there = {result.case.group: "" for run in runs for result in run.results}
+    groups = {group: title for group, title in GROUPS.items() if group in there} | {
+        group: "" for group in there if group not in GROUPS
+    }
     verdicts = [{"name": v.value, "kind": style_of(v).name.lower(), "meaning": MEANINGS[v]} for v in Verdict]
     cleaned: dict[str, Any] = _cleaned({"runs": data["runs"], "groups": groups, "verdicts": verdicts})
     return cleaned
