@@ -14,7 +14,9 @@ import trio
 from frontend.conformance.asking import ask
 from frontend.conformance.stage import BackendStage
 from frontend.conformance.suite import load
-from frontend.conformance.targets import ProgramTarget
+from frontend.conformance.targets import ProgramTarget, SocketTarget
+from tests.conformance.backends.deviations import DEVIATIONS, Deviation
+from tests.conformance.backends.extended import serve
 from tests.conformance.runs import runner
 from vhostuser.conformance.runner import Options
 from vhostuser.conformance.selection import Selection
@@ -67,3 +69,24 @@ async def test_they_pass(monkeypatch: pytest.MonkeyPatch, words: str, patterns: 
         f"{each.name} {each.verdict.value} {each.reason}" for each in results if each.verdict.value != "PASS"
     } == set()
     assert len(results) == count
+
+
+POSTCOPY = "B-PC-"
+CAUGHT = ("FAIL", "WARN", "WEDGED", "CRASH")
+
+
+@pytest.mark.parametrize("deviation", DEVIATIONS, ids=[f"{each.case}-{each.what}" for each in DEVIATIONS])
+async def test_each_deviation_is_found(deviation: Deviation, tmp_path: Path) -> None:
+    if deviation.case.startswith(POSTCOPY) and not os.access("/dev/userfaultfd", os.R_OK | os.W_OK):
+        pytest.skip("nobody may have a userfaultfd here")
+    path = f"{tmp_path}/s"
+    results: list[Result] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, deviation.make, path)
+        target = SocketTarget(path)
+        profile = await ask(target)
+        turns = Selection(patterns=[deviation.case]).turns(load())[:1]
+        await runner(target, BackendStage(target, profile, patience=1.0), Options()).run(turns, results)
+        nursery.cancel_scope.cancel()
+    (result,) = results
+    assert result.verdict.value in CAUGHT, result.reason
