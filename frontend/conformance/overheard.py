@@ -41,7 +41,7 @@ GATES = (
 """Features that let it say more."""
 ALL = DEFAULT_PROTOCOL | CHANNEL | GATES
 LISTENED = 0.1
-"""Seconds in which something that is said would be heard."""
+"""The part of our patience for an answer in which something that is said unasked would be heard."""
 
 
 class Overheard:
@@ -67,7 +67,7 @@ class Overheard:
         ring = self.device.ring
         ring.add(self.device.request(len(self.said)))
         ring.publish(kick=True)
-        with trio.move_on_after(LISTENED):
+        with trio.move_on_after(self.device.session.patience * LISTENED):
             await self._heard.wait()
 
     async def speech(self) -> list[Answer]:

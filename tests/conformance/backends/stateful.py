@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SIZE = 200_000
 PIECE = 1 << 16
-PATIENCE = 1.0
+PATIENCE = 10.0
 """Seconds to wait for the front-end at CHECK_DEVICE_STATE."""
 
 
