@@ -49,7 +49,7 @@ class PackedWalker(Walker):
                 misplaced = "after a direct one" if elements else ""
                 self._check_indirect(f"the chain at entry {offset}", flags, misplaced=misplaced)
                 return self._assemble(head, self._copied(head, addr, length))
-            elements.append((addr, length, flags))
+            elements.append((addr, length, flags, head))
             if not flags & NEXT:
                 # 2.8.5: the last entry has the buffer id that counts.
                 return self._assemble(head, elements, len(elements))
@@ -62,4 +62,4 @@ class PackedWalker(Walker):
     def _copied(self, head: int, addr: GuestAddr, length: int) -> list[Element]:
         """All entries of an indirect table.  2.8.7: of their flags only WRITE means anything, and ``id`` nothing."""
         table = self._copy_table(head, addr, length, most=self._queue_size)
-        return [(addr, length, flags) for addr, length, _, flags in _iter_unpack(table)]
+        return [(addr, length, flags, 0) for addr, length, _, flags in _iter_unpack(table)]

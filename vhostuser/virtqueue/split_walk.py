@@ -38,22 +38,24 @@ class SplitWalker(Walker):
         """The elements along the chain; their links are good, nothing else is known about them."""
         elements: list[Element] = []
         table: memoryview | bytes = self._table
-        entries = budget = self._queue_size
-        index = head
-        while True:
+        entries, index = self._queue_size, head
+        # An indirect descriptor is no element, and there is at most one: that is the one round more.
+        for _ in range(self._queue_size + 1):
             if index >= entries:
                 raise Lie(f"chain {head} goes to descriptor {index} of a table of {entries}")
-            addr, length, flags, following = _unpack_from(table, index * DESC_SIZE)
+            element = _unpack_from(table, index * DESC_SIZE)
+            _, _, flags, index = element
             if flags & INDIRECT:
                 misplaced = "" if table is self._table else "inside an indirect table"
                 self._check_indirect(f"chain {head}", flags, misplaced=misplaced)
-                table = self._copy_table(head, addr, length, most=budget)  # direct ones may stand before it
+                addr, length, _, _ = element
+                most = self._queue_size - len(elements)  # direct ones may stand before it
+                table = self._copy_table(head, addr, length, most=most)
                 entries, index = length // DESC_SIZE, 0
                 continue
-            budget -= 1
-            if budget < 0:
-                raise Lie(f"chain {head} is longer than the {self._queue_size} entries of the queue, or a loop")
-            elements.append((addr, length, flags))
+            elements.append(element)
             if not flags & NEXT:
-                return elements
-            index = following
+                break
+        if flags & NEXT or len(elements) > self._queue_size:
+            raise Lie(f"chain {head} is longer than the {self._queue_size} entries of the queue, or a loop")
+        return elements

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vhostuser.devices.blk.storage import Backing, FileStorage
 from vhostuser.memory import guard
+from vhostuser.memory.guard import REPAIRS
 
 if TYPE_CHECKING:
     import os
@@ -55,11 +56,10 @@ class MappedStorage(FileStorage):
         self._check()
 
     def read_frame(self, offset: int, chain: Chain, length: int, nowait: bool) -> None:
-        part = self._view[offset : offset + length]
-        if len(part) < length:
+        if offset + length > len(self._view):
             raise self._short()
-        chain.fill(part)
-        if self._watch is not None and self._watch.damaged:
+        chain.fill(self._view[offset : offset + length])
+        if REPAIRS[0]:
             self._check()
 
     def write(self, offset: int, views: Sequence[Buffer], *, nowait: bool) -> None:

@@ -15,7 +15,7 @@ from vhostuser.wire.schema import codec
 from vhostuser.wire.virtio.blk import SECTOR_SIZE, BlkHeader, BlkStatus, BlkType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from vhostuser.devices.blk.counts import Counts
     from vhostuser.devices.blk.storage import Storage
@@ -38,7 +38,7 @@ class Left(NamedTuple):
 
 
 def serve_usual(
-    batch: Iterable[Chain], storage: Storage, sectors: int, counts: Counts, *, writing: bool, nowait: bool
+    batch: Sequence[Chain], storage: Storage, sectors: int, counts: Counts, *, writing: bool, nowait: bool
 ) -> Left:
     """Serve reads and writes of a batch that are as they should be.
 
@@ -50,36 +50,32 @@ def serve_usual(
         writing: whether writes are for here too.
         nowait: leave what would have to wait for the disk.
     """
-    read, write = storage.read_frame, storage.write
+    read, write, end = storage.read_frame, storage.write, sectors * SECTOR_SIZE
     left = other, late = Left([], [])
-    requests = bytes_read = bytes_written = 0
+    bytes_read = bytes_written = 0
     for chain in batch:
         frame = chain.frame(_HEADER, STATUS_SIZE)
         if frame is None:
             other.append(chain)
             continue
         (kind, _, sector), out, into = frame
-        length = out or into
+        begin = sector * SECTOR_SIZE
         try:
-            if length % SECTOR_SIZE or sector + length // SECTOR_SIZE > sectors:
-                other.append(chain)
-            elif kind == _IN and not out:
-                read(sector * SECTOR_SIZE, chain, length, nowait)
-                chain.answer(_OK)
-                requests += 1
-                bytes_read += length
-            elif kind == _OUT and not into and writing:
-                write(sector * SECTOR_SIZE, chain.dataout(), nowait=nowait)
-                chain.answer(_OK)
-                requests += 1
-                bytes_written += length
+            if kind == _IN and not out and not into % SECTOR_SIZE and begin + into <= end:
+                read(begin, chain, into, nowait)
+                bytes_read += into
+            elif kind == _OUT and writing and not into and not out % SECTOR_SIZE and begin + out <= end:
+                write(begin, chain.dataout(), nowait=nowait)
+                bytes_written += out
             else:
                 other.append(chain)
+                continue
+            chain.answer(_OK)
         except WouldBlock:
             late.append(chain)
         except OSError:
             other.append(chain)
-    counts.requests += requests
+    counts.requests += len(batch) - len(other) - len(late)
     counts.bytes_read += bytes_read
     counts.bytes_written += bytes_written
     return left
