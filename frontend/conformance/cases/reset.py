@@ -9,7 +9,7 @@ import trio
 
 from frontend.conformance.bring_up import basic, bring_up
 from frontend.conformance.config import WRITABLE, field_of, read_field, with_config, write
-from frontend.conformance.effects import without_effect
+from frontend.conformance.effects import Seen, request_on_disabled_ring
 from frontend.conformance.expect import equal, recorded
 from frontend.conformance.hostile import Raw, survives_each
 from frontend.conformance.load import batch_of, used_idx
@@ -69,14 +69,21 @@ async def begin_anew(peer: Peer, session: Session) -> Device:
     level=Level.MUST,
     title="RESET_DEVICE disables all rings",
     provoke="RESET_DEVICE while rings run; then a request and a kick",
-    passes="no side effects; where the text is not clear about a device, an answer is told",
+    passes="the request is not answered",
     variants=BOTH,
 )
-async def disables(peer: Peer) -> Verdict | None:
-    """After a reset the guest's memory is the guest's, until it sets the device up again."""
+async def disables(peer: Peer) -> None:
+    """After a reset the guest's memory is the guest's, until it sets the device up again.
+
+    Of a ring that is only disabled the text lets a device take requests, without effect; a device that was reset keeps
+    away from its rings (V 2.4.1).
+    """
     device = await running(peer)
     await reset(device.session)
-    return await without_effect(peer, device)
+    seen = await request_on_disabled_ring(device)
+    peer.note(seen.value)
+    if seen is Seen.ANSWERED:
+        raise Failure("a request after RESET_DEVICE: found it answered, expected it left alone")
 
 
 @resetting(
