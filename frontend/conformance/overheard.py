@@ -7,7 +7,8 @@ taken away, and with ACCESS_PLATFORM nobody translates the addresses, so that it
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import select
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,7 +16,7 @@ import trio
 from frontend.background import background
 from frontend.conformance.bring_up import basic, bring_up
 from frontend.conformance.session import DEFAULT_PROTOCOL, REPLY, Answer, Closed
-from vhostuser.conformance import Skip
+from vhostuser.conformance import Skip, Wedged
 from vhostuser.fd import NO_FDS
 from vhostuser.wire.features import ProtocolFeature, VirtioFeature
 from vhostuser.wire.frontend_messages import SetVringCall
@@ -69,6 +70,18 @@ class Overheard:
         ring.publish(kick=True)
         with trio.move_on_after(self.device.session.patience * LISTENED):
             await self._heard.wait()
+
+    async def use(self, times: int = 1) -> None:
+        """Have a request done so many times, where the device can do any; what is said about it has come by then."""
+        ring, session = self.device.ring, self.device.session
+        for _ in range(times):
+            await self.stir()
+            if not session.features & VirtioFeature.ACCESS_PLATFORM:
+                with suppress(Wedged):
+                    await ring.finish()
+        await session.in_sync()
+        while select.select([self.channel], [], [], 0)[0]:  # noqa: ASYNC110 - whoever listens has to get a turn
+            await trio.sleep(0.001)
 
     async def speech(self) -> list[Answer]:
         """`stir`, and all that has been said by then.

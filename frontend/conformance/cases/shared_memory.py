@@ -45,9 +45,7 @@ async def maps_heard(heard: Overheard, rounds: int = 1) -> list[tuple[Answer, Sh
     Raises:
         Skip: nothing.
     """
-    for _ in range(rounds):
-        await heard.stir()
-    await heard.device.session.in_sync()
+    await heard.use(rounds)
     found = maps_of(heard.said)
     if not any(request.request == BackendRequest.SHMEM_MAP for request, _ in found):
         raise Skip("the back-end has mapped nothing into a shared memory region, though its device was used")
@@ -187,8 +185,7 @@ async def after_reset(peer: Peer) -> None:
         for ring in device.rings:
             ring.reset()
             await ring.start(device.session)
-        await heard.stir()
-        await device.session.in_sync()
+        await heard.use()
         found = maps_of(heard.said)
         _replayed(found)
         peer.note(f"{len(found)} requests about mappings after the reset")

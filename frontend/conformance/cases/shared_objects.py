@@ -53,8 +53,7 @@ async def exported(heard: Overheard) -> list[bytes]:
     Raises:
         Skip: there are none.
     """
-    await heard.stir()
-    await heard.device.session.in_sync()
+    await heard.use()
     names = _there(heard.said)
     if not names:
         raise Skip("the back-end has exported no object, though its device was used")
@@ -162,8 +161,7 @@ async def not_found(peer: Peer) -> None:
 
 
 async def _looked_up(heard: Overheard) -> None:
-    await heard.stir()
-    await heard.device.session.in_sync()
+    await heard.use()
     if not any(messages_of(heard.said, BackendSharedObjectLookup)):
         raise Skip("the back-end has looked up no object, though its device was used")
 
