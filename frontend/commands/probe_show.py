@@ -12,8 +12,11 @@ from frontend.commands.meanings import DEVICE_MEANINGS
 from frontend.commands.printing import Printer
 from frontend.probe.config import SPACES
 from frontend.probe.report import BY_CHANCE
+from vhostuser.memory.sizes import format_size
 from vhostuser.wire.features import PROTOCOL_MEANINGS, VIRTIO_MEANINGS, ProtocolFeature, names
+from vhostuser.wire.virtio.blk import SECTOR_SIZE
 from vhostuser.wire.virtio.features import describe
+from vhostuser.wire.virtio.ids import DeviceType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,10 +114,16 @@ def _fields(report: Report) -> Table:
     shown = dict(report.config_fields)
     unread = [name for name in _expected(report) if name not in shown]
     for name, value in shown.items():
-        table.add_row(name, Text(str(value) or '""'))
+        table.add_row(name, Text(_in_words(report, name, value)))
     for name in unread:
         table.add_row(name, Text("not given"))
     return table
+
+
+def _in_words(report: Report, name: str, value: Any) -> str:
+    if name == "capacity" and report.device.type == DeviceType.BLOCK:
+        return f"{value}, which is {format_size(value * SECTOR_SIZE)}"
+    return str(value) or '""'
 
 
 def _expected(report: Report) -> list[str]:

@@ -71,7 +71,7 @@ def test_a_disk_is_shown_in_80_columns(disk: Program) -> None:
         "num_queues                 2",
     ):
         assert line in shown.splitlines()
-    assert re.search(rf"^capacity +{DISK // 512}$", shown, re.MULTILINE)
+    assert re.search(rf"^capacity +{DISK // 512}, which is 8M$", shown, re.MULTILINE)
     assert re.search(r"^round trip    \d+ µs, \d+ to \d+ in 20$", shown, re.MULTILINE)
     assert "\x1b" not in shown
     assert max(map(len, shown.splitlines())) <= 80
