@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from typing import TYPE_CHECKING
 
@@ -142,10 +143,45 @@ def test_adding_a_bad_region_is_refused_and_changes_nothing(bad: MemoryRegion, w
     assert memory.regions == (good,)
 
 
-def test_adding_a_region_over_another_one_is_refused() -> None:
-    memory = GuestMemory.map([region(0, PAGE)], Fds.of(shared_file(PAGE)))
-    with pytest.raises(MappingError, match="overlap in guest addresses"):
-        memory.with_region(region(PAGE - 1, PAGE, user_addr=0), shared_file(PAGE))
+@pytest.mark.parametrize(
+    ("guest", "user", "why"),
+    [
+        (2 * PAGE - 1, 0, "overlap in guest addresses"),
+        (4 * PAGE - 1, 0, "overlap in guest addresses"),
+        (4 * PAGE, 0, "overlap in guest addresses"),
+        (0, 12 * PAGE + 1, "overlap in user addresses"),
+        (0, 13 * PAGE - 1, "overlap in user addresses"),
+        (8 * PAGE, 9 * PAGE + 1, "overlap in user addresses"),
+    ],
+)
+def test_adding_a_region_over_another_one_is_refused(guest: int, user: int, why: str) -> None:
+    """Two regions, the first for the guest is the last for the front-end; each neighbour may be the one in the way."""
+    low, high = region(PAGE, PAGE, user_addr=13 * PAGE), region(4 * PAGE, PAGE, user_addr=10 * PAGE)
+    memory = GuestMemory.map([low, high], Fds.of(shared_file(PAGE), shared_file(PAGE)))
+    with pytest.raises(MappingError, match=why):
+        memory.with_region(region(guest, PAGE, user_addr=user), shared_file(PAGE))
+
+
+def test_regions_that_come_and_go_one_by_one_are_as_a_table_of_those_that_stayed() -> None:
+    chance = random.Random(1)
+    places = chance.sample(range(60), 60), chance.sample(range(60), 60)
+    regions = [region(2 * a * PAGE, PAGE, user_addr=2 * b * PAGE) for a, b in zip(*places, strict=True)]
+    memory = GuestMemory.EMPTY
+    with shared_file(PAGE) as fd:
+        for count, each in enumerate(regions):
+            memory = memory.with_region(each, fd.duplicate())
+            if count % 3 == 2:
+                memory = memory.without_region(regions[count - 1])
+        stayed = [each for count, each in enumerate(regions) if count % 3 != 1]
+        table = GuestMemory.map(stayed, Fds.of(*(fd.duplicate() for _ in stayed)))
+    assert memory.regions == table.regions
+    for each in regions:
+        if each in stayed:
+            assert memory.guest_addr(UserAddr(each.user_addr + 5)) == each.guest_addr + 5
+            assert len(memory.view(GuestAddr(each.guest_addr), PAGE)) == PAGE
+        else:
+            with pytest.raises(MappingError, match="not mapped"):
+                memory.without_region(each)
 
 
 def test_the_limit_counts_all_regions_and_what_an_odd_offset_maps_in_addition() -> None:

@@ -74,6 +74,9 @@ class GuestMemory:
     Args:
         mapped: regions that do not overlap; `map` and `of` are the usual ways to get them.
 
+    Attributes:
+        mapped: the regions, sorted by guest address.
+
     Raises:
         MappingError: a region is empty, wraps, or overlaps another one, for the guest or for the front-end.
     """
@@ -84,14 +87,23 @@ class GuestMemory:
     """No memory at all: what there is before the first SET_MEM_TABLE."""
 
     def __init__(self, mapped: Iterable[MappedRegion]) -> None:
-        self._guest: Final = _Space(mapped, "guest_addr")
-        self.mapped: Final = self._guest.mapped
-        self._user: Final = _Space(self.mapped, "user_addr")
-        check_table(self.regions)
+        every = tuple(mapped)
+        check_table(one.region for one in every)
+        self._be(*(_Space.of(every, name) for name in ("guest_addr", "user_addr")))
+
+    def _be(self, guest: _Space, user: _Space) -> None:
+        """Become this value: the same regions in both orders, checked."""
+        self._guest, self._user, self.mapped = guest, user, guest.mapped
         # Parallel tuples instead of records: the fast path touches plain ints and views only.
-        self._starts: Final = self._guest.starts
-        self._sizes: Final = tuple(one.size for one in self.mapped)
-        self._views: Final = tuple(one.view for one in self.mapped)
+        self._starts = guest.starts
+        self._sizes = tuple([one.region.size for one in guest.mapped])
+        self._views = tuple([one.view for one in guest.mapped])
+
+    @classmethod
+    def _made_of(cls, guest: _Space, user: _Space) -> GuestMemory:
+        made = cls.__new__(cls)
+        made._be(guest, user)
+        return made
 
     @classmethod
     def map(cls, regions: Sequence[MemoryRegion], fds: Fds, *, max_total: int = MAX_TOTAL) -> GuestMemory:
@@ -136,10 +148,12 @@ class GuestMemory:
             MappingError: it cannot be used; this value is as good as before.
         """
         with fd:
-            table = (*self.regions, region)
-            check_table(table)
-            check_total(table, max_total)
-            return GuestMemory((*self.mapped, MappedRegion.map(region, fd)))
+            # Those here were checked among each other when they came: one more is checked against its neighbours.
+            for space in (self._guest, self._user):
+                check_table((*space.neighbours(region), region))
+            check_total((*self.regions, region), max_total)
+            one = MappedRegion.map(region, fd)
+            return self._made_of(self._guest.plus(one), self._user.plus(one))
 
     def without_region(self, region: MemoryRegion) -> GuestMemory:
         """The same memory without one region (REM_MEM_REG), which is found by its addresses and size.
@@ -149,12 +163,12 @@ class GuestMemory:
         Raises:
             MappingError: there is no such region.
         """
-        kept = [one for one in self.mapped if _identity(one.region) != _identity(region)]
-        if len(kept) == len(self.mapped):
-            raise MappingError(
-                f"{describe(region)}, user address {region.user_addr:#x}: not mapped; {self._guest}, {self._user}"
-            )
-        return GuestMemory(kept)
+        for one in self._guest.neighbours(region):
+            if _identity(one) == _identity(region):
+                return self._made_of(self._guest.minus(region), self._user.minus(region))
+        raise MappingError(
+            f"{describe(region)}, user address {region.user_addr:#x}: not mapped; {self._guest}, {self._user}"
+        )
 
     @property
     def regions(self) -> tuple[MemoryRegion, ...]:
@@ -247,10 +261,32 @@ class _Space:
 
     __slots__ = ("mapped", "name", "starts")
 
-    def __init__(self, mapped: Iterable[MappedRegion], name: str) -> None:
+    def __init__(self, name: str, mapped: tuple[MappedRegion, ...], starts: tuple[int, ...]) -> None:
         self.name: Final = name
-        self.mapped: Final = tuple(sorted(mapped, key=attrgetter(name)))
-        self.starts: Final[tuple[int, ...]] = tuple(getattr(one, name) for one in self.mapped)
+        self.mapped: Final = mapped
+        self.starts: Final = starts
+
+    @classmethod
+    def of(cls, mapped: Iterable[MappedRegion], name: str) -> _Space:
+        ordered = tuple(sorted(mapped, key=attrgetter(name)))
+        return cls(name, ordered, tuple(getattr(one, name) for one in ordered))
+
+    def neighbours(self, region: MemoryRegion) -> list[MemoryRegion]:
+        """The regions that begin last before it, or where it does, and first behind."""
+        index = bisect_right(self.starts, getattr(region, self.name))
+        return [one.region for one in self.mapped[max(index - 1, 0) : index + 1]]
+
+    def plus(self, one: MappedRegion) -> _Space:
+        start = getattr(one, self.name)
+        index = bisect_right(self.starts, start)
+        mapped = (*self.mapped[:index], one, *self.mapped[index:])
+        return _Space(self.name, mapped, (*self.starts[:index], start, *self.starts[index:]))
+
+    def minus(self, region: MemoryRegion) -> _Space:
+        """Without the region that begins there."""
+        index = bisect_right(self.starts, getattr(region, self.name))
+        mapped = self.mapped[: index - 1] + self.mapped[index:]
+        return _Space(self.name, mapped, self.starts[: index - 1] + self.starts[index:])
 
     def locate(self, address: int, length: int) -> tuple[MappedRegion, int]:
         """The region that has all these bytes, and where in it they begin."""
