@@ -73,7 +73,9 @@ class Backend:
         sock: connected; owned from now on.
     """
 
-    Space, Log, Ring = AddressSpace, DirtyLog, Ring
+    Space: type[AddressSpace] = AddressSpace
+    Log: type[DirtyLog] = DirtyLog
+    Ring: type[Ring] = Ring
     """What it is made of, for those who want one that is broken."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -161,6 +163,7 @@ class Backend:
                 ring.kick = EventConsumer.adopt(fds[0].move()) if fds else None
             case VringKick():
                 self.kicked_by_message()
+                return self.protocol.ack()
             case SetVringCall():
                 ring.close(ring.call)
                 ring.call = EventNotifier.adopt(fds[0].move()) if fds else None
@@ -177,15 +180,19 @@ class Backend:
         self.ring.serve()
 
     def translation(self, message: IotlbMsg) -> Frame:
-        """IOTLB_MSG: what is told may be what a chain waits for."""
+        """IOTLB_MSG."""
+        self.translate(message)
+        self.ring.asked.clear()
+        self.ring.serve()
+        return self.protocol.reply(message, U64(0))
+
+    def translate(self, message: IotlbMsg) -> None:
+        """Change an entry."""
         self.ring.pause()
         if message.type == IotlbType.UPDATE:
             self.space.update(message)
         else:
             self.space.invalidate(message)
-        self.ring.asked.clear()
-        self.ring.serve()
-        return self.protocol.reply(message, U64(0))
 
     # --- the channel ---
 
@@ -223,12 +230,12 @@ def serve(listener: socket.socket, backend: type[Backend] = Backend) -> None:
                 one.run()
 
 
-def main(path: str) -> None:
+def main(path: str, backend: type[Backend] = Backend) -> None:
     """Listen at ``path`` for ever."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
-        serve(listener)
+        serve(listener, backend)
 
 
 if __name__ == "__main__":

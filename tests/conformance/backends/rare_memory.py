@@ -1,7 +1,7 @@
 """Where the addresses in a ring lead, for a back-end with an IOMMU, a dirty log, and Xen's way to map memory.
 
-`AddressSpace.views` is all that a device queue wants of its memory.  Behind it one step follows the other: I/O virtual
-address, user address, region; and what was found last is remembered by guest address, for the log.
+`AddressSpace.views` and `stretch` are all that a device queue wants of its memory.  Behind them one step follows the
+other: I/O virtual address, user address, region; and what was found last is remembered by guest address, for the log.
 """
 
 from __future__ import annotations
@@ -47,14 +47,24 @@ class DirtyLog:
         there = os.fstat(fd.fileno()).st_size
         if not 0 < told.size <= there or told.offset > there - told.size:
             raise BadEntry(f"a log of {told.size} bytes at {told.offset} in a file of {there}")
-        whole = mmap.mmap(fd.fileno(), told.offset + told.size)
-        self._bits = memoryview(whole)[told.offset :]
+        whole = mmap.mmap(fd.fileno(), there)
+        self.file = memoryview(whole)[told.offset :]
+        self.size = told.size
+
+    @property
+    def end(self) -> int:
+        """The first page that it has no bit for."""
+        return 8 * self.size
 
     def mark(self, addr: int, length: int) -> None:
         """Mark the pages of a range of guest addresses, as far as the log goes."""
         for page in range(addr // LOG_PAGE, (addr + max(length, 1) - 1) // LOG_PAGE + 1):
-            if page // 8 < len(self._bits):
-                self._bits[page // 8] |= 1 << page % 8
+            if page < self.end:
+                self.set(page)
+
+    def set(self, page: int) -> None:
+        """Set a page's bit."""
+        self.file[page // 8] |= 1 << page % 8
 
 
 class OnDemand:
@@ -168,6 +178,10 @@ class AddressSpace:
             self.seen.append((self._memory.guest_addr(UserAddr(user)), size))
             found.append(view if permission & IotlbPermission.WRITE else view.toreadonly())
         return found
+
+    def stretch(self, addr: GuestAddr) -> tuple[int, int, memoryview]:
+        """As `GuestMemory.stretch`: always an empty one, so that each address is asked for by itself."""
+        return 0, 0, memoryview(b"")
 
     def part(self, addr: int, length: int) -> memoryview:
         """A part of a ring, which lies in one piece.

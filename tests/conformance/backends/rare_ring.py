@@ -41,6 +41,7 @@ class Ring:
         err: to the front-end.
         log: where writes are marked.
         asked: addresses of misses that are under way.
+        after_each: called when a chain was given back.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Ring:
         self.err: EventNotifier | None = None
         self.log: DirtyLog | None = None
         self.asked: set[int] = set()
+        self.after_each: Callable[[], None] = lambda: None
         self._queue: DeviceQueue | None = None
         self._base: int | None = None
         self._broken = False
@@ -108,6 +110,7 @@ class Ring:
         try:
             while chain := self.pop():
                 self.fill(chain)
+                self.after_each()
         except Miss as miss:
             self.ask(miss.iova)
         except (BrokenQueue, GuestAddressError):
@@ -161,13 +164,20 @@ class Ring:
         return self.log is not None and bool(self.features & VirtioFeature.LOG_ALL)
 
     def mark(self, room: int) -> None:
-        """Mark the last ``room`` bytes that the space was asked for: what may be written stands behind the rest."""
+        """Mark ``room`` bytes that were written."""
         assert self.log is not None
-        seen = iter(reversed(self.space.seen))
-        while room > 0:
-            addr, length = next(seen)
+        for addr, length in self.written(room):
             self.log.mark(addr, length)
+
+    def written(self, room: int) -> list[tuple[int, int]]:
+        """The last ``room`` bytes that the space was asked for: what may be written stands behind the rest."""
+        pieces: list[tuple[int, int]] = []
+        for addr, length in reversed(self.space.seen):
+            if room <= 0:
+                break
+            pieces.insert(0, (addr, length))
             room -= length
+        return pieces
 
     def mark_ring(self) -> None:
         """Mark the used ring, and the descriptors of a packed ring, if this ring is logged."""

@@ -1,0 +1,81 @@
+"""Dirty log, IOMMU, notifications in messages, Xen: cases run on the only back-end here that has all of them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from frontend.conformance.profile import Profile
+from frontend.conformance.stage import BackendStage
+from frontend.conformance.suite import load
+from frontend.conformance.targets import SocketTarget
+from tests.conformance.backends.rare import FEATURES, PROTOCOL_FEATURES, Backend, serve
+from tests.conformance.backends.rare_faults import FAULTS
+from tests.conformance.runs import runner
+from vhostuser.conformance.runner import Options
+from vhostuser.conformance.selection import Selection
+from vhostuser.conformance.verdict import Verdict
+from vhostuser.wire.virtio.ids import DeviceType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vhostuser.conformance import Result
+
+GOOD = {Verdict.PASS, Verdict.REJECT}
+PROFILE = Profile(features=FEATURES, protocol=PROTOCOL_FEATURES, device_type=DeviceType.RNG)
+
+
+@contextmanager
+def listening(path: Path, backend: type[Backend]) -> Iterator[None]:
+    """A back-end on a thread of this process."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve, args=(listener, backend))
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+async def run(path: Path, backend: type[Backend], *patterns: str) -> list[Result]:
+    """The results of these cases."""
+    results: list[Result] = []
+    with listening(path, backend):
+        subject = SocketTarget(str(path))
+        stage = BackendStage(subject, PROFILE, patience=1.0)
+        await runner(subject, stage, Options()).run(Selection(patterns=patterns).turns(load()), results)
+    return results
+
+
+def described(results: list[Result]) -> str:
+    """For a test that fails."""
+    return "\n".join(f"{each.name} {each.verdict.value}: {each.reason}" for each in results)
+
+
+@pytest.mark.parametrize("group", ["LOG", "IOM", "INB", "XEN"])
+async def test_the_rare_back_end_passes_all_of_a_group(tmp_path: Path, group: str) -> None:
+    results = await run(tmp_path / "s", Backend, f"B-{group}-*")
+    unexpected = [each for each in results if each.verdict not in GOOD and each.name not in NOT_HERE]
+    assert not unexpected, described(unexpected)
+
+
+NOT_HERE = {"B-XEN-02"}
+"""It looks at the back-end's process, which is ours."""
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_fault_is_seen(tmp_path: Path, name: str) -> None:
+    fault = FAULTS[name]
+    results = await run(tmp_path / "s", fault.backend, *fault.seen_by)
+    assert len(results) == len(fault.seen_by)
+    blind = [each for each in results if each.verdict in {*GOOD, Verdict.SKIP, Verdict.UNSUPPORTED, Verdict.ERROR}]
+    assert not blind, f"{fault.sentence}:\n{described(blind)}"
