@@ -185,13 +185,13 @@ class Translated:
         for request, used in done:
             request.check(used)
 
-    async def until(self, condition: Callable[[], object], what: str, *, within: float | None = None) -> None:
+    async def until(self, condition: Callable[[], object], what: str) -> None:
         """Answer what is asked until ``condition`` holds.
 
         Raises:
             Wedged: it does not in time.
         """
-        patience = self.device.ring.patience if within is None else within
+        patience = self.device.ring.patience
         with trio.move_on_after(patience):
             while not condition():
                 with trio.move_on_after(LOOK_AGAIN) as nothing_yet:

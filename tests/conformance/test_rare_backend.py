@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from vhostuser.conformance import Result
 
+pytestmark = pytest.mark.timeout(60)
 GOOD = {Verdict.PASS, Verdict.REJECT}
 PROFILE = Profile(features=FEATURES, protocol=PROTOCOL_FEATURES, device_type=DeviceType.RNG)
 
@@ -46,13 +47,13 @@ def listening(path: Path, backend: type[Backend]) -> Iterator[None]:
             thread.join()
 
 
-async def run(path: Path, backend: type[Backend], *patterns: str) -> list[Result]:
-    """The results of these cases."""
+async def run(path: Path, backend: type[Backend], *patterns: str, patience: float) -> list[Result]:
+    """The results of these cases; ``patience`` is what an answer may take."""
     results: list[Result] = []
     with listening(path, backend):
         subject = SocketTarget(str(path))
-        stage = BackendStage(subject, PROFILE, patience=1.0)
-        await runner(subject, stage, Options()).run(Selection(patterns=patterns).turns(load()), results)
+        stage = BackendStage(subject, PROFILE, patience=patience)
+        await runner(subject, stage, Options(seconds=60.0)).run(Selection(patterns=patterns).turns(load()), results)
     return results
 
 
@@ -63,7 +64,7 @@ def described(results: list[Result]) -> str:
 
 @pytest.mark.parametrize("group", ["LOG", "IOM", "INB", "XEN"])
 async def test_the_rare_back_end_passes_all_of_a_group(tmp_path: Path, group: str) -> None:
-    results = await run(tmp_path / "s", Backend, f"B-{group}-*")
+    results = await run(tmp_path / "s", Backend, f"B-{group}-*", patience=20.0)
     unexpected = [each for each in results if each.verdict not in GOOD and each.name not in NOT_HERE]
     assert not unexpected, described(unexpected)
 
@@ -75,7 +76,7 @@ NOT_HERE = {"B-XEN-02"}
 @pytest.mark.parametrize("name", FAULTS)
 async def test_a_fault_is_seen(tmp_path: Path, name: str) -> None:
     fault = FAULTS[name]
-    results = await run(tmp_path / "s", fault.backend, *fault.seen_by)
+    results = await run(tmp_path / "s", fault.backend, *fault.seen_by, patience=0.5)
     assert len(results) == len(fault.seen_by)
     blind = [each for each in results if each.verdict in {*GOOD, Verdict.SKIP, Verdict.UNSUPPORTED, Verdict.ERROR}]
     assert not blind, f"{fault.sentence}:\n{described(blind)}"

@@ -37,8 +37,6 @@ NEEDS = (ACCESS_PLATFORM, ProtocolFeature.BACKEND_REQ, Need.CHANNEL)
 iommu = partial(case, level=Level.MUST, section="IOMMU", tags=("iommu",), needs=NEEDS)
 SHMFD = ProtocolFeature.LOG_SHMFD
 READ, WRITE = IotlbPermission.READ, IotlbPermission.WRITE
-REACTION = 0.1
-"""Seconds in which an access that must not be would be seen."""
 
 
 async def _reply_to(session: Session, message: IotlbMsg, *, need_reply: bool) -> int | None:
@@ -208,7 +206,7 @@ async def read_only(peer: Peer) -> None:
             return bool(done or behind.others or behind.misses)
 
         try:
-            await behind.until(reacted, "a write through an entry for reading", within=REACTION)
+            await behind.until(reacted, "a write through an entry for reading")
         except Wedged:
             peer.note("nothing came of the request")
         if bytes(behind.memory.page(0)) != before:

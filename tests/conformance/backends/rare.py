@@ -219,15 +219,19 @@ class Backend:
         self.space.release()
         self._close_channel()
         self._line.close()
+        del self.ring  # it knows us: going round in a circle, mappings would wait for the collector
 
 
 def serve(listener: socket.socket, backend: type[Backend] = Backend) -> None:
     """Serve one front-end after the other, until the listener is shut down."""
     with suppress(OSError):
         while True:
-            sock, _ = listener.accept()
-            with backend(sock) as one, suppress(VhostUserError):
-                one.run()
+            _serve_one(listener.accept()[0], backend)
+
+
+def _serve_one(sock: socket.socket, backend: type[Backend]) -> None:
+    with backend(sock) as one, suppress(VhostUserError):
+        one.run()
 
 
 def main(path: str, backend: type[Backend] = Backend) -> None:
