@@ -234,12 +234,12 @@ def _serve_one(sock: socket.socket, backend: type[Backend]) -> None:
         one.run()
 
 
-def main(path: str, backend: type[Backend] = Backend) -> None:
+def main(path: str) -> None:
     """Listen at ``path`` for ever."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
-        serve(listener, backend)
+        serve(listener)
 
 
 if __name__ == "__main__":

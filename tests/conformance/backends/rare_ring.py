@@ -41,7 +41,6 @@ class Ring:
         err: to the front-end.
         log: where writes are marked.
         asked: addresses of misses that are under way.
-        after_each: called when a chain was given back.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class Ring:
         self.err: EventNotifier | None = None
         self.log: DirtyLog | None = None
         self.asked: set[int] = set()
-        self.after_each: Callable[[], None] = lambda: None
         self._queue: DeviceQueue | None = None
         self._base: int | None = None
         self._broken = False
@@ -110,7 +108,6 @@ class Ring:
         try:
             while chain := self.pop():
                 self.fill(chain)
-                self.after_each()
         except Miss as miss:
             self.ask(miss.iova)
         except (BrokenQueue, GuestAddressError):
