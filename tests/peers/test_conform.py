@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 TARGETS = Path(__file__).parent / "targets.toml"
 THEIRS = ("passt", "virtiofsd", "qemu-storage-daemon")
 OURS = ("blk-native", "blk-python", "rng", "blk-thread")
-RINGS = ("VR", "SPL", "PKD", "NOT", "STA", "INF", "MEM", "HOR")
-SELECTED: Mapping[str, tuple[str, ...]] = {"blk-thread": tuple(f"B-{group}-*" for group in RINGS)}
-"""What is asked of a target of which the rest is the same program as that of another."""
+RINGS = ("VR", "SPL", "PKD", "NOT", "STA", "INF", "RST", "HOR")
+SELECTED: Mapping[str, tuple[str, ...]] = {
+    "blk-thread": tuple(f"B-{group}-*" for group in RINGS),
+    "blk-python": tuple(f"B-{group}-*" for group in (*RINGS, "MEM", "SLOT", "LOG")),
+    "rng": ("no:B-PRG-*", "no:B-HOS-5[4-7]"),
+}
+"""What is asked of a target of which the rest is what another has too: the messages, and the program."""
 AT_ONCE = 3
 SECONDS = 300
 

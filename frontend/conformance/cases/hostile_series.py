@@ -19,7 +19,7 @@ from vhostuser.wire.records import U64
 
 if TYPE_CHECKING:
     from frontend.conformance.peer import Peer
-    from frontend.conformance.session import Session
+    from frontend.conformance.session import Closed, Session
 
 RANDOM, GOOD, SEED = 100_000, 5_000, 54
 CONNECTIONS, WARM = 1000, 100
@@ -105,6 +105,15 @@ async def many_connections(peer: Peer) -> Verdict | None:
 
 
 async def _one(peer: Peer, number: int) -> None:
+    """One of them; who serves one at a time may turn it away, not having seen yet that the last has gone."""
+    try:
+        await _come_and_go(peer, number)
+    except Closed:
+        await peer.alive()
+    peer.hang_up()
+
+
+async def _come_and_go(peer: Peer, number: int) -> None:
     session = await peer.connect()
     match number % 10:
         case 0:
@@ -116,4 +125,3 @@ async def _one(peer: Peer, number: int) -> None:
             session = await peer.negotiated()
             await peer.memory().share(session)
     session.close()
-    peer.hang_up()
