@@ -11,6 +11,7 @@ from frontend.conformance.memory import Span
 from frontend.conformance.oracle import resident_growth
 from frontend.conformance.random_messages import GoodMessages, RandomMessages
 from frontend.conformance.series import Series
+from frontend.conformance.session import Closed
 from frontend.conformance.suite import case
 from vhostuser.conformance import Failure, Level, Verdict
 from vhostuser.wire.features import ProtocolFeature
@@ -19,7 +20,7 @@ from vhostuser.wire.records import U64
 
 if TYPE_CHECKING:
     from frontend.conformance.peer import Peer
-    from frontend.conformance.session import Closed, Session
+    from frontend.conformance.session import Session
 
 RANDOM, GOOD, SEED = 100_000, 5_000, 54
 CONNECTIONS, WARM = 1000, 100
