@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 6
 IMAGES, CHAINS, SEED = 400, 256, 37
+SIZE = 16 << 20
+"""Bytes of memory; a bit that no smaller length has."""
 ENOUGH = 100
 """Connections that may be closed over random rings before it is clear how this back-end takes them."""
 VIRTIO = VirtioFeature.INDIRECT_DESC | VirtioFeature.EVENT_IDX
@@ -147,7 +149,7 @@ async def random_rings(peer: Peer) -> Verdict | None:
     """
     peer.note(f"seed {SEED}")
     numbers, closed, done = random.Random(SEED), 0, 0
-    memory = peer.memory(Span(0x10_0000, 16 << 20, offset=4096, behind=4096))
+    memory = peer.memory(Span(0x10_0000, SIZE, offset=4096, behind=4096))
     pool = memory.buffer(b"\xff" * 65536)
     while done < IMAGES and closed < ENOUGH:
         async with peer.device(virtio=VIRTIO, protocol=NO_ACKS, memory=memory, size=CHAINS) as device:
@@ -192,7 +194,8 @@ def _random_desc(pool: Buffer, numbers: random.Random, size: int) -> Desc:
     """Good in every part with some probability, so that each check is reached."""
     at = numbers.randrange(len(pool))
     addr = pool.addr + at if numbers.random() < 0.9 else numbers.getrandbits(64)
-    length = numbers.randrange(len(pool) - at) & 0xFFF if numbers.random() < 0.9 else numbers.getrandbits(32)
+    # What is too long is longer than all memory: else the device may write where it was allowed to, out of the pool.
+    length = numbers.randrange(len(pool) - at) & 0xFFF if numbers.random() < 0.9 else numbers.getrandbits(32) | SIZE
     flags = numbers.choice((0, NEXT, WRITE, NEXT | WRITE, NEXT, NEXT | WRITE))
     if numbers.random() < 0.05:
         flags |= numbers.choice((INDIRECT, numbers.getrandbits(16) & 0x7F7F))
