@@ -178,6 +178,26 @@ async def test_memory_may_be_shared_anew_under_load(serving: Serving) -> None:
 
 
 @every_way
+@pytest.mark.parametrize("event_idx", [0, VirtioFeature.EVENT_IDX], ids=["gained", "lost"])
+async def test_features_count_from_the_start_of_a_ring(serving: Serving, event_idx: int) -> None:
+    """SET_FEATURES comes to rings that run, to switch logging; their words for notifications stay what they are."""
+    device = memory_disk(serving)
+    async with served(device) as script:
+        queue = await ready(script, features=DISK_FEATURES & ~VirtioFeature.EVENT_IDX | event_idx)
+        async with loaded(script, queue) as load:
+            await script.ask(f.SetFeatures(script.protocol.state.features ^ VirtioFeature.EVENT_IDX))
+            for _ in range(5):
+                await script.share_memory()
+                await script.ask(address(queue))
+                await load.until_more(10)
+        await script.base()
+        fresh = script.make_queue()
+        await script.start(fresh)
+        async with reaping(fresh):
+            assert await read_sector(script, fresh, 3) == content(3)
+
+
+@every_way
 async def test_kick_call_and_addresses_may_change_under_load(serving: Serving) -> None:
     device = memory_disk(serving)
     async with served(device) as script:

@@ -100,7 +100,7 @@ class Environment:
         # Not in the checkout, which would be imported; and what is measured or demanded here is not so there.
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("VHOST_USER_", "COVERAGE_"))}
         folder = self._folder.parent
-        return subprocess.run(command, cwd=folder, env=clean | more, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=folder, env={**clean, **more}, capture_output=True, text=True, check=False)
 
 
 def purelib(python: str | Path) -> Path:

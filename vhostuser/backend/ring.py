@@ -56,6 +56,7 @@ class Ring:
         self._worker: Worker | None = None
         self._drained = trio.Event()
         self._position: int | None = None
+        self._features: int | None = None
 
     # --- notifiers ---
 
@@ -90,7 +91,16 @@ class Ring:
         return self._worker is not None
 
     async def follow(self, state: RingState, memory: GuestMemory, features: int, nursery: trio.Nursery) -> None:
-        """Run or stop, as ``state`` says; when running already, use what is new in ``state`` and ``memory``."""
+        """Run or stop, as ``state`` says; when running already, use what is new in ``state`` and ``memory``.
+
+        What a ring is made of does not change while it runs: ``features`` count from the moment it starts.
+        """
+        if not state.started:
+            self._features = None
+        elif self._features is None:
+            self._features = features
+        else:
+            features = self._features
         worker = self._worker
         if state.running and worker is not None and not (worker.stopping or worker.stops_for_changes):
             self._rebind(worker, state, memory, features)
@@ -111,8 +121,8 @@ class Ring:
         return state.base if self._position is None else self._position
 
     def forget(self) -> None:
-        """The front-end has taken the position; the next start begins where the protocol says."""
-        self._position = None
+        """The front-end has taken the position; the next start is a new one and begins where the protocol says."""
+        self._position = self._features = None
 
     async def _pause(self) -> None:
         """Stop a worker that needs that for a change; `follow` goes on with another."""
