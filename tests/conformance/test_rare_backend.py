@@ -15,10 +15,12 @@ from frontend.conformance.suite import load
 from frontend.conformance.targets import SocketTarget
 from tests.conformance.backends.rare import FEATURES, PROTOCOL_FEATURES, Backend, serve
 from tests.conformance.backends.rare_faults import FAULTS
+from tests.conformance.backends.rare_memory import BadEntry
 from tests.conformance.runs import runner
 from vhostuser.conformance.runner import Options
 from vhostuser.conformance.selection import Selection
 from vhostuser.conformance.verdict import Verdict
+from vhostuser.wire.frontend_messages import XenSetMemTable
 from vhostuser.wire.virtio.ids import DeviceType
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vhostuser.conformance import Result
+    from vhostuser.fd import Fds
+    from vhostuser.protocol.framing import Frame
+    from vhostuser.wire.catalog import Message
 
 pytestmark = pytest.mark.timeout(60)
 GOOD = {Verdict.PASS, Verdict.REJECT}
@@ -80,3 +85,19 @@ async def test_a_fault_is_seen(tmp_path: Path, name: str) -> None:
     assert len(results) == len(fault.seen_by)
     blind = [each for each in results if each.verdict in {*GOOD, Verdict.SKIP, Verdict.UNSUPPORTED, Verdict.ERROR}]
     assert not blind, f"{fault.sentence}:\n{described(blind)}"
+
+
+class NoXen(Backend):
+    """It knows how to read Xen's regions, and has no Xen to map them with."""
+
+    def act(self, message: Message, fds: Fds) -> Frame | None:
+        """Refuse them."""
+        if isinstance(message, XenSetMemTable):
+            raise BadEntry("no such hypervisor")
+        return super().act(message, fds)
+
+
+async def test_without_xen_nothing_is_said_of_who_cannot_map_its_memory(tmp_path: Path) -> None:
+    (result,) = await run(tmp_path / "s", NoXen, "B-XEN-01", patience=20.0)
+    assert result.verdict is Verdict.UNSUPPORTED
+    assert "this is no Xen host" in result.reason
