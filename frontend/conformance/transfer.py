@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -18,6 +19,8 @@ from vhostuser.wire.frontend_messages import CheckDeviceState, SetDeviceStateFd
 from vhostuser.wire.records import DEVICE_STATE_ERROR, DEVICE_STATE_NO_FD, U64, TransferDirection, TransferPhase
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from frontend.conformance.peer import Peer
     from frontend.conformance.session import Session
 
@@ -73,7 +76,6 @@ class Begun:
             while len(data) <= MOST:
                 piece = await self.stream.receive_some(PIECE)
                 if not piece:
-                    await self.stream.aclose()
                     return bytes(data)
                 data += piece
             raise Failure(f"device state: more than {MOST} bytes, and no end")
@@ -117,10 +119,11 @@ def state_pipe(*, full: bool = False, smallest: bool = False) -> tuple[Fd, Fd]:
     return read_end, write_end
 
 
+@asynccontextmanager
 async def begin(
     session: Session, direction: int = SAVE, phase: int = TransferPhase.STOPPED, *, pipe: tuple[Fd, Fd] | None = None
-) -> Begun:
-    """SET_DEVICE_STATE_FD with a pipe, by default a new one, and what it is answered."""
+) -> AsyncIterator[Begun]:
+    """SET_DEVICE_STATE_FD with a pipe, by default a new one, and what it is answered; our end closes with the block."""
     read_end, write_end = pipe or state_pipe()
     ours, theirs = (write_end, read_end) if direction == LOAD else (read_end, write_end)
     with ours:
@@ -131,7 +134,10 @@ async def begin(
                 raise Failure(f"reply to SET_DEVICE_STATE_FD: found one to request {answer.request}")
             value, count = answer.parse(U64).value, len(answer.fds)
             stream = trio.lowlevel.FdStream((answer.fds[0].move() if count else ours).take())
-    return Begun(value, count, stream)
+    try:
+        yield Begun(value, count, stream)
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 async def check(session: Session) -> int:
@@ -154,8 +160,19 @@ async def elsewhere(peer: Peer) -> Session:
 
 async def loaded(session: Session, data: bytes) -> int:
     """Load ``data``; what CHECK_DEVICE_STATE says then."""
-    await (await begin(session, LOAD)).accepted().write(data, within=session.patience)
+    async with begin(session, LOAD) as begun:
+        await begun.accepted().write(data, within=session.patience)
     return await check(session)
+
+
+async def read_state(session: Session) -> bytes:
+    """The state of a suspended device; nobody has asked yet whether it is good.
+
+    Raises:
+        Failure: the back-end does not begin.
+    """
+    async with begin(session) as begun:
+        return await begun.accepted().read(within=session.patience)
 
 
 async def saved(session: Session) -> bytes:
@@ -164,7 +181,7 @@ async def saved(session: Session) -> bytes:
     Raises:
         Failure: the back-end says that it was not.
     """
-    data = await (await begin(session)).accepted().read(within=session.patience)
+    data = await read_state(session)
     if found := await check(session):
         raise Failure(f"CHECK_DEVICE_STATE after the state was saved: found {found:#x}, expected 0")
     return data

@@ -11,7 +11,7 @@ from frontend.conformance.load import start
 from frontend.conformance.peer import Device
 from frontend.conformance.session import Closed
 from frontend.conformance.suite import case
-from frontend.conformance.transfer import SAVE, begin, check, elsewhere, loaded, saved, with_transfer
+from frontend.conformance.transfer import SAVE, begin, check, elsewhere, loaded, read_state, saved, with_transfer
 from vhostuser.conformance import Failure, Level, Verdict
 from vhostuser.wire.features import ProtocolFeature
 
@@ -53,10 +53,10 @@ async def goes_on(device: Device) -> None:
 
 
 def wait_in_ring(device: Device) -> None:
-    """Some requests that the driver made available while the ring was stopped."""
+    """Some requests that the driver made available while the ring was stopped; it is kicked when it is started."""
     for number in range(WAITING):
         device.ring.add(device.request(number))
-    device.ring.publish()
+    device.ring.publish(kick=False)
 
 
 @state_case(
@@ -70,7 +70,7 @@ async def save_is_accepted(peer: Peer) -> None:
     """All rings are stopped, so nothing changes any more: this is the time that the text has for it."""
     session = await with_transfer(peer)
     await suspended(peer, session)
-    await (await begin(session)).accepted().read(within=session.patience)
+    await read_state(session)
 
 
 @state_case(
@@ -83,8 +83,8 @@ async def save_is_accepted(peer: Peer) -> None:
 async def bit_and_fd(peer: Peer) -> None:
     """The front-end knows by that bit which of two pipes to read, and waits for ever at the wrong one."""
     session = await with_transfer(peer)
-    begun = await begin(session)
-    equal(f"descriptors with the reply {begun.value:#x}", begun.fds, 0 if begun.no_fd else 1)
+    async with begin(session) as begun:
+        equal(f"descriptors with the reply {begun.value:#x}", begun.fds, 0 if begun.no_fd else 1)
 
 
 @state_case(
@@ -105,8 +105,8 @@ async def _error(peer: Peer, direction: int, phase: int, running: bool) -> Verdi
     try:
         if running:
             await bring_up(peer, session, peer.memory())
-        begun = await begin(session, direction, phase)
-        await session.in_sync()
+        async with begin(session, direction, phase) as begun:
+            await session.in_sync()
     except Closed:
         await peer.alive()
         return Verdict.REJECT
@@ -129,7 +129,7 @@ async def end_of_file(peer: Peer) -> None:
     """How long it is is told nowhere else: the reader goes on until the writer has closed its end."""
     session = await with_transfer(peer)
     await suspended(peer, session)
-    data = await (await begin(session)).accepted().read(within=session.patience)
+    data = await read_state(session)
     peer.note(f"{len(data)} bytes of state")
 
 
@@ -198,7 +198,6 @@ async def source_goes_on(peer: Peer) -> None:
     """Whatever goes wrong at the destination, the guest must not lose its device at the source."""
     device = await suspended(peer, await with_transfer(peer))
     wait_in_ring(device)
-    begun = await begin(device.session)
-    await begun.accepted().read(within=device.session.patience)
+    await read_state(device.session)
     await check(device.session)
     await goes_on(device)

@@ -52,12 +52,12 @@ async def refuses(peer: Peer, data: bytes, what: str) -> Verdict | None:
     """
     session = await with_transfer(peer)
     try:
-        begun = await begin(session, LOAD)
-        if begun.error:
-            peer.note(f"{what}: SET_DEVICE_STATE_FD was answered with {begun.value:#x}")
-            return None
-        if not await begun.write(data, within=session.patience):
-            peer.note(f"{what}: the back-end did not read all of it")
+        async with begin(session, LOAD) as begun:
+            if begun.error:
+                peer.note(f"{what}: SET_DEVICE_STATE_FD was answered with {begun.value:#x}")
+                return None
+            if not await begun.write(data, within=session.patience):
+                peer.note(f"{what}: the back-end did not read all of it")
         found = await check(session)
         await session.in_sync()
     except Closed:
@@ -107,8 +107,8 @@ async def reader_leaves(peer: Peer) -> Verdict | None:
     await own_state(peer)
     session = await with_transfer(peer)
     try:
-        begun = (await begin(session, pipe=state_pipe(full=True))).accepted()
-        await begun.stream.aclose()
+        async with begin(session, pipe=state_pipe(full=True)) as begun:
+            begun.accepted()
         found = await check(session)
         await session.in_sync()
     except Closed:
@@ -130,9 +130,10 @@ async def reader_leaves(peer: Peer) -> Verdict | None:
 async def slow_reader(peer: Peer) -> None:
     """State can be larger than a pipe, and front-ends read it when they have the time."""
     session = await with_transfer(peer)
-    begun = (await begin(session, pipe=state_pipe(smallest=True))).accepted()
-    await session.in_sync()
-    data = await begun.read(within=session.patience)
+    async with begin(session, pipe=state_pipe(smallest=True)) as begun:
+        begun.accepted()
+        await session.in_sync()
+        data = await begun.read(within=session.patience)
     peer.note(f"{len(data)} bytes of state, a pipe that has room for 4096")
 
 
@@ -151,8 +152,8 @@ async def unknown_numbers(peer: Peer) -> Verdict | None:
 async def _refused(peer: Peer, direction: int, phase: int) -> Verdict | None:
     session = await with_transfer(peer)
     try:
-        begun = await begin(session, direction, phase)
-        await session.in_sync()
+        async with begin(session, direction, phase) as begun:
+            await session.in_sync()
     except Closed:
         await peer.alive()
         return Verdict.REJECT
@@ -177,11 +178,11 @@ async def while_running(peer: Peer) -> Verdict | None:
     try:
         device = await bring_up(peer, session, peer.memory())
         await device.works()
-        begun = await begin(session)
-        if begun.error:
-            await device.works()
-            return None
-        data = await begun.read(within=session.patience)
+        async with begin(session) as begun:
+            if begun.error:
+                await device.works()
+                return None
+            data = await begun.read(within=session.patience)
         found = await check(session)
         peer.note(f"saved {len(data)} bytes while rings were running; CHECK_DEVICE_STATE: {found:#x}")
         await session.in_sync()
