@@ -36,8 +36,8 @@ RING_FEATURES = (
 So are three more, which have to be asked for.  RING_PACKED: user-mode Linux accepts it and then begins every ring at a
 base that a packed ring cannot begin at.  IN_ORDER: it makes the news of every request wait for the slowest in front of
 it, which a driver that takes whatever it is offered (DPDK's) has not thought about.  RING_RESET: no message says that
-one queue is reset.  QEMU stops the ring with GET_VRING_BASE and sets it up anew, which any back-end can do, but only for
-its network device; with its others, disks among them, the guest would reset a ring that goes on here.
+one queue is reset.  QEMU stops the ring with GET_VRING_BASE and sets it up anew, which any back-end can do, but for its
+network device only; with its others, disks among them, the guest would reset a ring that goes on here.
 """
 
 _EVENT_WORD = 2
