@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-GENERATED = {"docs/reference/messages.md": "vhostuser.wire.reference"}
+GENERATED = {
+    "docs/reference/messages.md": "vhostuser.wire.reference",
+    "docs/conformance-coverage.md": "frontend.conformance.coverage_page",
+}
 
 
 @pytest.mark.parametrize("page", GENERATED)
