@@ -141,7 +141,11 @@ def backend(ctx: click.Context, /, explain: str | None, as_list: bool, as_json: 
         return
     from frontend.commands.conform_run import run
 
-    ctx.exit(run(plan))
+    try:
+        status = run(plan)
+    except KeyboardInterrupt:  # before it had begun, or while it wrote its reports
+        status = 130
+    ctx.exit(status)
 
 
 @conform.command(epilog=EPILOG)

@@ -23,7 +23,7 @@ from frontend.conformance.launch import substituted
 from frontend.conformance.stage import BackendStage
 from frontend.conformance.targets import ConnectedTarget, ProgramTarget, SocketTarget
 from vhostuser import __version__
-from vhostuser.conformance import Run
+from vhostuser.conformance import Run, orphans
 from vhostuser.conformance.report.words import printable
 from vhostuser.conformance.runner import Options, Runner
 from vhostuser.conformance.target import NotStarted
@@ -51,11 +51,14 @@ def run(plan: Plan) -> int:
         started=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
         program=f"python-vhost-user {__version__}",
     )
+    orphans.adopt()
     with Screen(aside=any(report.path == "-" for report in plan.reports), verbose=plan.verbose) as screen:
         try:
             trio.run(_run, plan, result, screen, inherited, restrict_keyboard_interrupt_to_checkpoints=True)
         except* NotStarted as group:
             raise NoBackend(printable(f"the target did not start: {_first(group)}")) from None
+        finally:
+            orphans.end()
         result.seconds = (datetime.datetime.now(datetime.UTC) - began).total_seconds()
         screen.recap(result)
     remember(plan.target.name, result)
@@ -87,7 +90,8 @@ async def _interruptible(
     scope: trio.CancelScope, result: Run, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Ctrl-C ends the run where it is; what has been found by then is reported."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # nohup wants it to go on
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *hangup) as signals:
         task_status.started()
         async for _ in signals:
             result.interrupted = True

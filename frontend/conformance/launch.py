@@ -149,6 +149,17 @@ class Launch:
             return first
         return connected(self.path)
 
+    def check_deserted(self) -> None:
+        """After the program has ended in order, nobody may listen in its place.
+
+        Raises:
+            NotStarted: somebody does: it has gone into the background, where nobody sees how it ends.
+        """
+        if self._inherits or self.program.poll() != Ending(0) or (sock := connected(self.path)) is None:
+            return
+        sock.close()
+        raise NotStarted(f"it ended with status 0 and left another process at {self.path}: it has to stay in front")
+
     async def stop(self, grace: float) -> Stopped:
         """End it, in order if it can; nothing is left of it afterwards."""
         names = vitals.own_memory_files(self.program.pid)

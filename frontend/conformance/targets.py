@@ -291,6 +291,7 @@ class ProgramTarget(_Base):
             return
         self._endings = self.endings()
         if self._now is not None:
+            self._now.check_deserted()
             await self._now.stop(0)
         self._now, self._next = self._next, None
         self._dialled = self._asked = False

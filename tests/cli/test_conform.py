@@ -8,21 +8,20 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
 
+from tests.cli.conforming import SECONDS, against, conform
 from tests.cli.programs import VHOST_USER, listening, surroundings
 from tests.cli.terminal import on_terminal
 from tests.conformance.runs import awful_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(90)
-SECONDS = 80
 HEADER_CASES = ("B-HDR-01", "B-HDR-02", "B-HDR-03")
 
 
@@ -31,27 +30,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What failed last time is nobody else's business."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def conform(*arguments: str | Path, pass_fds: Sequence[int] = ()) -> tuple[int, str, str]:
-    ran = subprocess.run(
-        [*VHOST_USER, "conform", *map(str, arguments)],
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        timeout=SECONDS,
-        env=surroundings(),
-        pass_fds=pass_fds,
-        check=False,
-    )
-    return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
-
-
-def against(behaviour: str, *arguments: str | Path) -> tuple[int, str, str]:
-    return conform("backend", "--exec", awful_line(behaviour), *arguments)
-
-
-def no_folder_is_left() -> bool:
-    return not any(Path("/tmp").glob("vhu-*/1.sock"))
 
 
 # --- how it ends ---

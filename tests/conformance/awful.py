@@ -1,4 +1,4 @@
-"""Back-ends that nobody should ship: ``awful.py BEHAVIOUR PATH``.
+"""Back-ends that nobody should ship: ``awful.py BEHAVIOUR PATH [REGISTER]``.
 
 They know just enough of the protocol to get into trouble, and import nothing of ours, so that they start at once.
 """
@@ -41,6 +41,9 @@ def serve(sock: socket.socket, behaviour: str) -> None:
         for request, _ in found:
             if request == GET_FEATURES:
                 answer(sock, request, struct.pack("=Q", FEATURES), flags=6 if behaviour == "is of version 2" else 5)
+            elif request == SET_FEATURES and behaviour.removeprefix("later ") in INSTEAD:
+                INSTEAD[behaviour.removeprefix("later ")](sock)
+                return
             elif request == SET_FEATURES and behaviour == "dies of features":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif request == SET_FEATURES and behaviour == "ends at features":
@@ -56,12 +59,10 @@ def flood(sock: socket.socket) -> None:
 
 
 def garbage(sock: socket.socket) -> None:
-    sock.recv(12)
     sock.sendall(b"\xa5" * 20)
 
 
 def cut_off(sock: socket.socket) -> None:
-    sock.recv(12)
     sock.sendall(HEADER.pack(1, 5, 8) + b"\0\0\0")
     sock.close()
 
@@ -73,6 +74,13 @@ def hang(sock: socket.socket) -> None:
 def litter() -> None:
     name = f"/dev/shm/awful-{os.getpid()}"
     KEPT.append(open(name, "wb"))  # noqa: SIM115 - keeping it is the point
+
+
+def register(path: str) -> None:
+    """Write down who we are, where somebody wants to know."""
+    if len(sys.argv) > 3:
+        with open(sys.argv[3], "a") as file:
+            file.write(f"{os.getpid()} {path}\n")
 
 
 INSTEAD = {"floods": flood, "says garbage": garbage, "cuts off": cut_off, "hangs": hang}
@@ -93,12 +101,18 @@ def main(behaviour: str, path: str) -> None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen()
+    if behaviour == "daemonises" and os.fork():
+        sys.exit(0)
+    if behaviour == "daemonises":
+        os.setsid()
+    register(path)
     while True:
         sock, _ = listener.accept()
         if behaviour == "serves one at a closed door":
             listener.close()
         with contextlib.suppress(OSError):
             if behaviour in INSTEAD:
+                sock.recv(12)
                 INSTEAD[behaviour](sock)
             else:
                 serve(sock, behaviour)
