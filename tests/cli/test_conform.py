@@ -58,7 +58,7 @@ def test_one_when_something_fails_and_how_to_see_it_again() -> None:
     ("arguments", "said"),
     [
         (["B-NOPE-*"], "no case is selected"),
-        (["--report", "pdf=x"], "KIND is one of html, json, junit, tap, text"),
+        (["--report", "pdf=x"], "KIND is one of html, json, junit, markdown, tap, text"),
         (["--report", "json"], "expected KIND=PATH"),
         (["--report", "json=/nowhere/at/all"], "cannot write into /nowhere/at"),
         (["--socket-path", "x"], "give one of --exec, --socket-path, --fd and --target"),
