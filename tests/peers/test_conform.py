@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from frontend.conformance.suite import load
 from tests.peers.our_programs import VHOST_USER
+from vhostuser.conformance.known import KnownIssues
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,6 +107,14 @@ def in_session(leader: int) -> list[str]:
         if int(fields[3]) == leader and fields[0] != "Z":
             found.append(text.rpartition(")")[0] + ")")
     return found
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_what_is_known_is_said_once_and_of_cases_that_there_are(name: str) -> None:
+    known = KnownIssues.parse((TARGETS.parent / f"known/{name}.toml").read_text())
+    named = [entry.cases for entry in known.entries]
+    assert {each.partition("[")[0] for each in named} <= load().cases.keys()
+    assert len(named) == len(set(named))
 
 
 @pytest.mark.parametrize("name", [*OURS, *THEIRS])
