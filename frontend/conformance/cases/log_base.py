@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from frontend.conformance.dirty import DirtyLog
+from frontend.conformance.dirty import LOG_PAGE, DirtyLog
 from frontend.conformance.endure import keeps_quiet
 from frontend.conformance.hostile import Raw, survives_each, watched
 from frontend.conformance.load import batch_of, prepared, start
@@ -193,12 +193,19 @@ async def _some_requests(peer: Peer, device: Device) -> None:
 @hostile(
     "B-LOG-19",
     title="A log that is too small for the memory",
-    provoke=f"a log of {SMALL} bytes, memory at 4 GiB, and requests with a logged used ring",
+    provoke=f"a log that ends where the memory begins; one of {SMALL} bytes for memory at 4 GiB; requests with each",
 )
 async def too_small(peer: Peer) -> Verdict | None:
-    """Where a mark belongs follows from a guest address, which a driver chooses: unchecked, it is a write anywhere."""
-    memory = peer.memory(Span(HIGH, 4 << 20, offset=PAGE, behind=PAGE))
-    return await _endures(peer, memory, DirtyLog(memory, size=SMALL, file_size=1 << 20))
+    """Where a mark belongs follows from a guest address, which a driver chooses: unchecked, it is a write anywhere.
+
+    The first such write would be behind the log and in the same page, where it is seen for certain.
+    """
+    near, far = peer.memory(), peer.memory(Span(HIGH, 4 << 20, offset=PAGE, behind=PAGE))
+    verdicts = {
+        await _endures(peer, near, DirtyLog(near, size=near.regions[0].guest_addr // (8 * LOG_PAGE))),
+        await _endures(peer, far, DirtyLog(far, size=SMALL, file_size=1 << 20)),
+    }
+    return Verdict.REJECT if verdicts == {Verdict.REJECT} else None
 
 
 @hostile(
