@@ -15,6 +15,7 @@ import trio
 from frontend import BlkDriver, open_device
 from tests.cli.programs import VHOST_USER, inheriting, listening, started, vhost_user
 from tests.engines import needs_native
+from vhostuser.memory import guard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,6 +202,39 @@ def test_a_compiled_loop_is_not_for_those_who_want_python() -> None:
         ran.stderr.decode()
     )
     assert not Path("never.sock").exists()
+
+
+@pytest.mark.parametrize("serve", ["task", "thread", pytest.param("native", marks=needs_native)])
+async def test_a_mapped_image_is_served_until_its_end_and_written_to_its_file(folder: Path, serve: str) -> None:
+    image = folder / "disk.img"
+    image.write_bytes(bytes(MIB))
+    with listening(folder, "blk", "--blk-file", image, "--mmap", "--serve", serve) as program:
+        async with open_device(program.socket_path, BlkDriver) as disk:
+            await disk.write(disk.capacity - 1, b"the last".ljust(512))
+            assert (await disk.read(disk.capacity - 2, 2))[512:].startswith(b"the last")
+        assert program.stop() == (0, "")
+    assert image.read_bytes()[-512:].startswith(b"the last")
+
+
+@pytest.mark.skipif(not guard.SUPPORTED, reason="holes in mapped files are survived on Linux, x86_64 and arm64 only")
+@pytest.mark.parametrize("serve", ["task", "thread", pytest.param("native", marks=needs_native)])
+async def test_a_mapped_image_that_is_cut_short_is_an_io_error_and_no_sigbus(folder: Path, serve: str) -> None:
+    image = folder / "disk.img"
+    image.write_bytes(b"x" * MIB)
+    with listening(folder, "blk", "--blk-file", image, "--mmap", "--serve", serve) as program:
+        async with open_device(program.socket_path, BlkDriver) as disk:
+            assert await disk.read(1000, 1) == b"x" * 512
+            os.truncate(image, 4096)
+            for sector in (1000, 0):  # the first touches what is gone; from then on nothing of it is trusted
+                with pytest.raises(OSError, match=f"IN at sector {sector}: the device answered IOERR"):
+                    await disk.read(sector, 1)
+            with pytest.raises(OSError, match="OUT at sector 0: the device answered IOERR"):
+                await disk.write(0, bytes(512))
+        async with open_device(program.socket_path, BlkDriver) as disk:
+            assert disk.size == MIB
+        status, said = program.stop()
+    assert status == 0
+    assert "IN at sector 0 failed: [Errno 5] the image was cut short, or its disk failed, while it was mapped" in said
 
 
 async def test_twice_verbose_logs_each_message_with_its_descriptors(folder: Path) -> None:
