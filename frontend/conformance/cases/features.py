@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from frontend.conformance.bring_up import bring_up
 from frontend.conformance.dirty import DirtyLog
 from frontend.conformance.expect import equal, recorded
+from frontend.conformance.logged import logged, marks_request
 from frontend.conformance.session import DEFAULT_PROTOCOL, Outcome
 from frontend.conformance.suite import case
-from vhostuser.conformance import Failure, Level, Skip, Verdict
+from vhostuser.conformance import Level, Verdict
 from vhostuser.wire.features import ProtocolFeature, VirtioFeature, names
 from vhostuser.wire.frontend_messages import GetFeatures, SetFeatures
 from vhostuser.wire.records import U64
@@ -193,14 +194,5 @@ async def other_bits_at_run_time(peer: Peer) -> Verdict | None:
 )
 async def log_all_is_real(peer: Peer) -> None:
     """A page that was written and not marked is lost in a migration, and nobody learns of it."""
-    async with peer.device(protocol=DEFAULT_PROTOCOL | ProtocolFeature.LOG_SHMFD) as device:
-        request = device.request()
-        if not request.room:
-            raise Skip(f"a request to a {device.model.name} device that writes to guest memory is not known")
-        with DirtyLog(device.memory) as log:
-            await log.share(device.session)
-            await device.session.set_features(device.session.features | VirtioFeature.LOG_ALL)
-            await device.ring.do(request)
-            unmarked = [hex(each.addr) for each in request.writable if not log.marked(each.addr)]
-        if len(unmarked) == len(request.writable):
-            raise Failure(f"no page of the buffers at {', '.join(unmarked)} is marked in the log; they were written to")
+    async with logged(peer) as (device, log):
+        await marks_request(device, log)
