@@ -58,10 +58,11 @@ async def results_of(words: str, *patterns: str) -> list[Result]:
         ("messages card", ["B-NET-*", "no:B-NET-01"], 3),
         ("messages keys", ["B-CRY-*"], 4),
         ("messages disk", ["B-STS-*", "B-RST-*"], 17),
+        ("rare", ["B-XEN-*"], 3),
         ("sharing", ["B-OBJ-*", "B-SHM-*", "B-CH-0*"], 26),
         pytest.param("missing", ["B-PC-*", "no:B-PC-02"], 12, marks=userfaultfd),
     ],
-    ids=["talkative", "stateful", "stateful-own-pipe", "card", "keys", "disk", "sharing", "missing"],
+    ids=["talkative", "stateful", "stateful-own-pipe", "card", "keys", "disk", "xen", "sharing", "missing"],
 )
 async def test_they_pass(monkeypatch: pytest.MonkeyPatch, words: str, patterns: list[str], count: int) -> None:
     monkeypatch.chdir(ROOT)
