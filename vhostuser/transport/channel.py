@@ -35,8 +35,6 @@ from vhostuser.transport.ancillary import Received, receive_nowait, send_nowait
 from vhostuser.wire.requests import HEADER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vhostuser.fd import Fds
 
 
@@ -44,6 +42,7 @@ DEFAULT_MESSAGE_TIMEOUT = 5.0
 """Seconds that a peer may take for the rest of a message."""
 
 _CONNECTION_LOST = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN})
+_LOST = "the connection is lost: {}"
 _FDS_SECTION = "Communication"
 
 
@@ -215,17 +214,26 @@ class Channel(trio.abc.AsyncResource):
         """Wait until the kernel takes the first byte, and with it the descriptors; bytes taken."""
         while True:
             self._check_usable(self._send_broken)
-            with contextlib.suppress(BlockingIOError), _lost_connections():
+            try:
                 return send_nowait(self._sock, data, fds.numbers())
-            await trio.lowlevel.wait_writable(self._sock)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
+            except OSError as error:
+                _check_connection(error)
+                raise
 
     async def _send_rest(self, data: memoryview) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self._message_timeout) as scope:
             while data:
                 await trio.lowlevel.wait_writable(self._sock)
                 self._check_usable(None)
-                with contextlib.suppress(BlockingIOError), _lost_connections():
+                try:
                     data = data[send_nowait(self._sock, data) :]
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    _check_connection(error)
+                    raise
         if scope.cancelled_caught:
             raise trio.BrokenResourceError(
                 f"the peer left the last {len(data)} bytes of a message unread for {self._message_timeout:g} s"
@@ -243,12 +251,13 @@ class Channel(trio.abc.AsyncResource):
         while True:
             self._check_usable(self._receive_broken)
             try:
-                with _lost_connections():
-                    received = receive_nowait(self._sock, self._deframer.needed, self._max_fds)
+                received = receive_nowait(self._sock, self._deframer.needed, self._max_fds)
             except BlockingIOError:
                 return None
-            except trio.BrokenResourceError as error:
-                self._abandon_message(str(error))
+            except OSError as error:
+                if error.errno in _CONNECTION_LOST:
+                    self._abandon_message(_LOST.format(error.strerror))
+                _check_connection(error)
                 raise
             frame = self._take(received)
             if frame is not None:
@@ -309,15 +318,10 @@ class Channel(trio.abc.AsyncResource):
         self._deframer.close()
 
 
-@contextlib.contextmanager
-def _lost_connections() -> Iterator[None]:
-    """Say "the peer is gone" in trio's words; every other error passes."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _CONNECTION_LOST:
-            raise trio.BrokenResourceError(f"the connection is lost: {error.strerror}") from error
-        raise
+def _check_connection(error: OSError) -> None:
+    """Say "the peer is gone" in trio's words, if that is what ``error`` means."""
+    if error.errno in _CONNECTION_LOST:
+        raise trio.BrokenResourceError(_LOST.format(error.strerror)) from error
 
 
 def _address(sock: socket.socket) -> str:

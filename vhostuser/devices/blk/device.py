@@ -79,12 +79,15 @@ class BlkDevice(Device):
         self.read_only = read_only
         self._write_through = False
         self._config = self._read_size()
+        self._built: bytes | None = None  # what a driver reads of it, which it does word by word
         self._counts = [Counts() for _ in range(num_queues)]  # one each, since each may have a thread
         self._compiled: CompiledDisk | None = None
 
     @property
     def config(self) -> bytes:
-        return self._config.build()
+        if self._built is None:
+            self._built = self._config.build()
+        return self._built
 
     @property
     def capacity(self) -> int:
@@ -96,7 +99,7 @@ class BlkDevice(Device):
         self.storage.refresh()
         found = self._read_size()
         changed = found != self._config
-        self._config = found
+        self._config, self._built = found, None
         self._tell_loops()
         if changed:
             self.config_changed.set()
