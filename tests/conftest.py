@@ -17,10 +17,13 @@ import pytest
 from tests.limits import cancel_before_raising, cancelled_at_its_limit
 from vhostuser.testing.leaks import Leaks, Snapshot
 
-# Deadlines measure the machine, not the code.  In CI the same examples run each time: a failure there must be
+# Deadlines measure the machine, not the code, and so does how long an example takes to make up.  In CI the same examples run each time: a failure there must be
 # repeatable by whoever reads the log; searching for new examples is what the developers' machines are for.
-hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+FROM_THE_MACHINE = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=FROM_THE_MACHINE)
+hypothesis.settings.register_profile(
+    "ci", deadline=None, derandomize=True, database=None, suppress_health_check=FROM_THE_MACHINE
+)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 PEERS = Path(__file__).parent / "peers"
