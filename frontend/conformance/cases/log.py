@@ -225,7 +225,7 @@ async def used_ring_elsewhere(peer: Peer) -> None:
 @logs(
     "B-LOG-10",
     title="Without LOG_ALL nothing is logged any more",
-    provoke="requests with LOG_ALL; SET_FEATURES without it; requests",
+    provoke="requests with LOG_ALL; SET_FEATURES without it, SET_VRING_ADDR without F_LOG; requests",
     passes="the log stays as it was",
     variants=BOTH,
 )
@@ -234,9 +234,11 @@ async def switched_off(peer: Peer) -> None:
     async with logged(peer, used_at=at_home) as (device, log):
         await device.works()
         await device.session.set_features(device.session.features & ~LOG_ALL)
+        device.ring.log_addr = None
+        await device.session.tell(device.ring.addresses())
         log.clear()
         await device.works(3)
-        equal("pages marked after LOG_ALL was cleared", hexadecimal(log.pages()), "none")
+        equal("pages marked after logging was switched off", hexadecimal(log.pages()), "none")
 
 
 @logs(
