@@ -38,9 +38,9 @@ SELECTED: Mapping[str, tuple[str, ...]] = {
 }
 """What is asked of a target of which the rest is what another has too: the messages, and the program."""
 AT_ONCE = 3
-SECONDS = 300
+SECONDS = 400
 
-pytestmark = pytest.mark.timeout(2 * SECONDS)
+pytestmark = pytest.mark.timeout(3 * SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
