@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from contextlib import suppress
@@ -98,17 +99,15 @@ class Launch:
         self.path = path
         self._first: socket.socket | None = None
         self._shm_before = _shm_names()
-        listener = _listener(path) if any("{fd}" in word for word in command) else None
-        self._inherits = listener is not None
-        numbers = [listener.fileno()] if listener is not None else []
+        self._listener = _listener(path) if any("{fd}" in word for word in command) else None
+        self._inherits = self._listener is not None
+        numbers = [self._listener.fileno()] if self._listener is not None else []
         words = substituted(command, socket=path, scratch=scratch, fd=str(*numbers))
         try:
             self.program = Program.start(words, nursery, pass_fds=[*numbers, *pass_fds], quiet=quiet)
         except OSError as error:
+            self._close()
             raise NotStarted(f"{words[0]}: {error.strerror}") from None
-        finally:
-            if listener is not None:
-                listener.close()
 
     async def listens(self, within: float) -> None:
         """Wait until it can be connected to.
@@ -143,7 +142,9 @@ class Launch:
         raise NotStarted(f"it accepted no connection for {within:g} s")
 
     def knock(self) -> socket.socket | None:
-        """A connection, if it accepts one now."""
+        """A connection, if it accepts one now; one that inherits its socket has to have taken one before."""
+        if self._listener is not None and not self._has_accepted(self._listener):
+            return None
         if self._first is not None:
             first, self._first = self._first, None
             return first
@@ -176,12 +177,17 @@ class Launch:
 
     async def end(self) -> Ending:
         """Kill it."""
-        if self._first is not None:
-            self._first.close()
-            self._first = None
+        self._close()
         return await self.program.end()
 
+    def _close(self) -> None:
+        for sock in filter(None, (self._first, self._listener)):
+            sock.close()
+        self._first = self._listener = None
+
     def _can_be_dialled(self) -> bool:
+        if self._listener is not None:
+            return self._has_accepted(self._listener)
         if self._inherits or self._first is not None:
             return True
         if (listens := _is_listened_at(self.path)) is not None:
@@ -189,6 +195,16 @@ class Launch:
         # No way to see it without connecting; and a program for one front-end ends when that one leaves.
         self._first = connected(self.path)
         return self._first is not None
+
+    def _has_accepted(self, listener: socket.socket) -> bool:
+        """Whether the program takes connections from the socket that it inherits: the first is waiting no more."""
+        if self._first is None:
+            self._first = connected(self.path)
+        if select.select([listener], [], [], 0)[0]:
+            return False
+        listener.close()  # only the program's own is left, so that nobody accepts once that has ended
+        self._listener = None
+        return True
 
     def _sweep(self, names: set[str]) -> list[str]:
         """Remove what it left: its socket, and names in /dev/shm that were not there before it."""

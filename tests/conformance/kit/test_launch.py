@@ -61,6 +61,13 @@ async def test_an_inherited_socket_is_no_litter() -> None:
         assert (stopped.grade, stopped.litter) == (Grade.CLEAN, [])
 
 
+async def test_one_that_does_not_take_connections_from_it_does_not_start() -> None:
+    async with launched([sys.executable, "-S", "-E", "-c", "import time; time.sleep(3600)", "{fd}"]) as launch:
+        assert launch.knock() is None
+        with pytest.raises(NotStarted, match="it does not listen at"):
+            await launch.listens(0.05)
+
+
 async def test_one_that_ends_before_it_listens_says_why() -> None:
     async with launched(awful("dies")) as launch:
         with pytest.raises(NotStarted, match="ended with status 1 before it listened; it printed:\nno configuration"):
