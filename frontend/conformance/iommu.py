@@ -13,12 +13,13 @@ import trio
 
 from frontend.conformance.bring_up import basic
 from frontend.conformance.load import start
+from frontend.conformance.logged import POISON
 from frontend.conformance.memory import PAGE, SharedMemory, Span
 from frontend.conformance.peer import Device
 from frontend.conformance.placing import exchanged, largest
 from frontend.conformance.session import DEFAULT_PROTOCOL
 from frontend.guest.memory import Buffer
-from vhostuser.conformance import Failure, Wedged
+from vhostuser.conformance import Failure, Need, Wedged
 from vhostuser.memory.map import GuestAddr
 from vhostuser.wire.backend_messages import BackendIotlbMsg
 from vhostuser.wire.features import ProtocolFeature, VirtioFeature
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from frontend.conformance.session import Answer, Session
 
 ACCESS_PLATFORM = VirtioFeature.ACCESS_PLATFORM
+NEEDS = (ACCESS_PLATFORM, ProtocolFeature.BACKEND_REQ, Need.CHANNEL)
+"""What the cases of this group need."""
 TRANSLATING = DEFAULT_PROTOCOL | ProtocolFeature.BACKEND_REQ
 BOTH = IotlbPermission.READ | IotlbPermission.WRITE
 SHIFT = 64 << 20
@@ -185,6 +188,13 @@ class Translated:
         for request, used in done:
             request.check(used)
 
+    def touch(self) -> Request:
+        """Put a request with a buffer at `WINDOW` into the ring, to be answered from the first page, and kick."""
+        request = through_window(self.device.request(), self.memory.page(0))
+        self.device.ring.add(request)
+        self.device.ring.publish(kick=True)
+        return request
+
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """Answer what is asked until ``condition`` holds.
 
@@ -222,3 +232,9 @@ def through_window(request: Request, page: memoryview) -> Request:
         request.check(used)
 
     return exchanged(request, Buffer(GuestAddr(WINDOW), 0, page[: len(old)]), check)
+
+
+def poisoned(page: memoryview) -> bytes:
+    """Fill a page with a pattern; what stands in it then."""
+    page[:] = bytes([POISON]) * len(page)
+    return bytes(page)

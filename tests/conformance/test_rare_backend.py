@@ -13,8 +13,8 @@ from frontend.conformance.profile import Profile
 from frontend.conformance.stage import BackendStage
 from frontend.conformance.suite import load
 from frontend.conformance.targets import SocketTarget
+from tests.conformance.backends import faults
 from tests.conformance.backends.rare import FEATURES, PROTOCOL_FEATURES, Backend, serve
-from tests.conformance.backends.rare_faults import FAULTS
 from tests.conformance.backends.rare_memory import BadEntry
 from tests.conformance.runs import runner
 from vhostuser.conformance.runner import Options
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(60)
 GOOD = {Verdict.PASS, Verdict.REJECT}
+FAULTS = faults.load()
 PROFILE = Profile(features=FEATURES, protocol=PROTOCOL_FEATURES, device_type=DeviceType.RNG)
 
 
