@@ -54,7 +54,7 @@ def _command(peer: Peer, arguments: Sequence[str], *, bare: bool = False) -> lis
     return [*words, *arguments]
 
 
-async def ran(peer: Peer, *arguments: str, pass_fds: Sequence[int] = (), within: float = 5.0) -> Ran:
+async def ran(peer: Peer, *arguments: str, pass_fds: Sequence[int] = (), within: float = 10.0) -> Ran:
     """The program with these arguments, which are expected to make it end soon.
 
     Args:
