@@ -15,7 +15,8 @@ from frontend.conformance.asking import ask
 from frontend.conformance.stage import BackendStage
 from frontend.conformance.suite import load
 from frontend.conformance.targets import ProgramTarget, SocketTarget
-from tests.conformance.backends.deviations import DEVIATIONS, Deviation
+from tests.conformance.backends.deviations import Deviation
+from tests.conformance.backends.deviations import load as load_deviations
 from tests.conformance.backends.extended import serve
 from tests.conformance.runs import runner
 from vhostuser.conformance.runner import Options
@@ -73,6 +74,7 @@ async def test_they_pass(monkeypatch: pytest.MonkeyPatch, words: str, patterns: 
     assert len(results) == count
 
 
+DEVIATIONS = load_deviations()
 POSTCOPY = "B-PC-"
 CAUGHT = ("FAIL", "WARN", "WEDGED", "CRASH")
 
