@@ -11,12 +11,9 @@ from tests.conformance.backends.deviations import PLAIN, a_pipe, deviates, frame
 from tests.conformance.backends.talkative import Fickle, Talkative
 from vhostuser.errors import RemoteProtocolError
 from vhostuser.fd import NO_FDS, Fd, Fds
-from vhostuser.protocol.framing import Frame
 from vhostuser.transport.unix import adopt_channel
-from vhostuser.wire.frontend_messages import (
-    SetBackendReqFd,
-    SetVringEnable,
-)
+from vhostuser.wire.frontend_messages import SetBackendReqFd, SetVringEnable
+from vhostuser.wire.records import VringArea
 from vhostuser.wire.requests import BackendRequest, HeaderFlags
 
 if TYPE_CHECKING:
@@ -39,7 +36,7 @@ class Mumbling(Talkative):
 
 def area(index: int, size: int, flags: HeaderFlags = PLAIN, fds: Fds = NO_FDS) -> Frame:
     """A host notifier by hand."""
-    payload = b"".join(value.to_bytes(8, "little") for value in (index | 0x100 * (not fds), size, 0))
+    payload = VringArea(index | 0x100 * (not fds), size, 0).build()
     return frame(BackendRequest.VRING_HOST_NOTIFIER_MSG, payload, flags, fds)
 
 

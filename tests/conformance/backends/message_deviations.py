@@ -8,7 +8,6 @@ from tests.conformance.backends.deviations import ByHand, deviates, frame, numbe
 from tests.conformance.backends.messages import Card, CardBackend, Disk, DiskBackend, Keys, KeysBackend
 from tests.conformance.backends.stateful import Stateful
 from vhostuser.errors import RemoteProtocolError
-from vhostuser.protocol.framing import Frame
 from vhostuser.wire.features import ProtocolFeature
 from vhostuser.wire.frontend_messages import (
     CloseCryptoSession,

@@ -9,7 +9,6 @@ import trio
 from tests.conformance.backends.deviations import ByHand, a_pipe, deviates, frame, number
 from tests.conformance.backends.missing import Missing
 from tests.conformance.backends.stateful import Stateful, is_state
-from vhostuser.protocol.framing import Frame
 from vhostuser.wire.frontend_messages import (
     AddMemReg,
     CheckDeviceState,
