@@ -17,9 +17,9 @@ import pytest
 from tests.limits import cancel_before_raising, cancelled_at_its_limit
 from vhostuser.testing.leaks import Leaks, Snapshot
 
-# Deadlines measure the machine, not the code, and so does how long an example takes to make up.  In CI the same examples
-# run each time: a failure there must be repeatable by whoever reads the log; searching for new examples is what the
-# developers' machines are for.
+# Deadlines measure the machine, not the code, and so does how long an example takes to make up.  In CI the same
+# examples run each time: a failure there must be repeatable by whoever reads the log; searching for new examples is
+# what the developers' machines are for.
 FROM_THE_MACHINE = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=FROM_THE_MACHINE)
 hypothesis.settings.register_profile(
