@@ -230,6 +230,28 @@ def test_a_duplicate_works_as_the_original(pair: Pair) -> None:
     assert consumer.drain()
 
 
+async def test_a_task_that_is_woken_together_with_a_waiter_may_close_its_end(kind: NotifierKind) -> None:
+    """Which of the two runs first is a matter of luck; so there are many of them."""
+    for _ in range(20):
+        (notifier, consumer), (other_notifier, other) = event_pair(kind), event_pair(kind)
+        with notifier, consumer, other_notifier, other:
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def wait(consumer: EventConsumer = consumer) -> None:
+                    with contextlib.suppress(trio.ClosedResourceError):
+                        await consumer.wait()
+
+                @nursery.start_soon
+                async def close(other: EventConsumer = other, consumer: EventConsumer = consumer) -> None:
+                    await other.wait()
+                    consumer.close()
+
+                await wait_all_tasks_blocked()
+                notifier.notify()
+                other_notifier.notify()
+
+
 async def test_closing_wakes_whoever_waits(pair: Pair) -> None:
     _, consumer = pair
     async with trio.open_nursery() as nursery:

@@ -231,7 +231,7 @@ class EventConsumer(_End):
                 await trio.lowlevel.wait_readable(self.fileno())
             except OSError as error:
                 raise trio.EndOfChannel(f"cannot wait for {self!r}: {error.strerror}") from error
-            if self.drain():
+            if not self.closed and self.drain():  # closed by a task that was woken together with this one
                 return
 
     def wait_nowait(self) -> None:
