@@ -30,6 +30,7 @@ A_DISK = ("--memory-size", "1M")
         (["blk"], {"type": "block", "features": ["read-only", "blk-file"]}),
         (["blk", "--socket-path", "s", "--fd", "3"], {"type": "block", "features": ["read-only", "blk-file"]}),
         (["rng"], {"type": "rng", "features": []}),
+        (["echo"], {"type": "net", "features": []}),
     ],
 )
 def test_capabilities_are_json_whatever_else_is_asked(arguments: Sequence[str], capabilities: object) -> None:
@@ -202,6 +203,21 @@ def test_a_compiled_loop_is_not_for_those_who_want_python() -> None:
         ran.stderr.decode()
     )
     assert not Path("never.sock").exists()
+
+
+@needs_native
+def test_a_network_device_is_there_for_those_who_look(folder: Path) -> None:
+    with listening(folder, "echo", "--packed") as program:
+        ran = vhost_user("probe", program.socket_path, "--json")
+        assert program.stop() == (0, "")
+    assert ran.returncode == 0
+    assert "RING_PACKED" in ran.stdout.decode()
+
+
+def test_a_network_device_needs_the_compiled_engine() -> None:
+    ran = vhost_user("backend", "echo", "--socket-path", "never.sock", env={"VHOST_USER_ENGINE": "python"})
+    why = b"Error: the compiled engine does not run here: VHOST_USER_ENGINE is python\n"
+    assert (ran.returncode, ran.stderr) == (1, why)
 
 
 @pytest.mark.parametrize("serve", ["task", "thread", pytest.param("native", marks=needs_native)])

@@ -149,3 +149,19 @@ def rng(socket_path: str | None, fd: int | None, packed: bool) -> None:
     from vhostuser.devices.rng import RngDevice
 
     serve_device(RngDevice(), socket_path, fd, packed=packed)
+
+
+@backend.command()
+@_program({"type": "net", "features": []})
+def echo(socket_path: str | None, fd: int | None, packed: bool) -> None:
+    """A network device that sends each frame back: two compiled loops, and no GIL."""
+    from vhostuser.cli.serving import serve_device
+    from vhostuser.devices.echo import EchoDevice
+    from vhostuser.virtqueue.ring import UnsupportedRing
+    from vhostuser.wire.virtio.net import NetFeature
+
+    try:
+        device = EchoDevice()
+    except UnsupportedRing as error:
+        raise click.ClickException(str(error)) from None
+    serve_device(device, socket_path, fd, packed=packed, feature_names=NetFeature)

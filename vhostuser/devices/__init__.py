@@ -1,1 +1,1 @@
-"""Devices: blk, rng.  They know chains and configuration space, and nothing of vhost-user messages."""
+"""Devices: blk, echo, rng.  They know chains and configuration space, and nothing of vhost-user messages."""
