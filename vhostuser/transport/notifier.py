@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from vhostuser.errors import VhostUserError
-from vhostuser.fd import Fd
+from vhostuser.fd import ClosedFd, Fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -231,8 +231,11 @@ class EventConsumer(_End):
                 await trio.lowlevel.wait_readable(self.fileno())
             except OSError as error:
                 raise trio.EndOfChannel(f"cannot wait for {self!r}: {error.strerror}") from error
-            if not self.closed and self.drain():  # closed by a task that was woken together with this one
-                return
+            try:
+                if self.drain():
+                    return
+            except ClosedFd:
+                continue  # by a task that was woken together with this one
 
     def wait_nowait(self) -> None:
         """As `wait`, but without waiting.
