@@ -11,9 +11,9 @@ construct states how bytes are laid out; a dataclass gives the fields names and 
 The atoms keep the spelling of the two specifications: ``u32`` is in machine order (vhost-user: both ends share a
 machine), ``le32`` is little-endian (virtio 1.x).
 
-construct is right for whatever has a shape (tens of microseconds a message) and wrong for ring entries (a descriptor costs
-7 µs).  `codec` therefore derives a `struct.Struct` from the same fields, so that the fast path repeats no layout; records
-of nothing but integers, flags and padding are read and written by it, and a front-end waits half as long for an answer.
+construct is right for whatever has a shape (tens of microseconds a message) and wrong for ring entries (a descriptor
+costs 7 µs).  `codec` therefore derives a `struct.Struct` from the same fields, so that the fast path repeats no layout.
+Records of nothing but integers, flags and padding are read and written by it: an answer comes in half the time.
 
 Start-up is why `Structure` writes out what ``@dataclass(frozen=True)`` would generate: dataclasses compiles six
 methods for each class, 0.4 ms a class on CPython 3.11, and there are about a hundred classes.  Only the list of
