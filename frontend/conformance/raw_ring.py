@@ -79,6 +79,9 @@ class RawRing:
         room: bytes that it may write, by the id of the chain.
     """
 
+    decoys = False
+    """Packed chains have another buffer id in all descriptors but the last, whose id alone counts (2.8.5)."""
+
     def __init__(self, ring: TestRing) -> None:
         self.ring = ring
         self.words = ring.driver.view.cast("H")
@@ -140,7 +143,9 @@ class RawRing:
         words = self._descs.cast("H")
         for number, each in enumerate(descs):
             turn = int(available_flags(self._place.wrap_counter))
-            self.write(self._place.offset, replace(each, flags=each.flags | turn), name=name)
+            last = number == len(descs) - 1
+            shown = name if last or not self.decoys else name ^ 0xFFFF
+            self.write(self._place.offset, replace(each, flags=each.flags | turn), name=shown)
             if not number:  # held back until the others stand
                 words[first.offset * WORDS + PACKED_FLAGS_WORD] = int(used_flags(not first.wrap_counter))
             self._place = self._after(self._place, 1)

@@ -202,6 +202,7 @@ class ProgramTarget(_Base):
         self._dialled = False
         self._asked = False
         self._endings: list[Ending] = []
+        self._former_output = ""
 
     @property
     def pid(self) -> int | None:
@@ -222,6 +223,7 @@ class ProgramTarget(_Base):
     async def begin(self) -> None:
         self._endings.clear()
         await self._have_one()
+        self._former_output = ""
         if self._now is not None:
             self._now.program.output.mark()
         if self._ahead and self._next is None:
@@ -256,7 +258,7 @@ class ProgramTarget(_Base):
         return None if self._now is None else await self._now.program.ended(within)
 
     def printed(self) -> str:
-        return "" if self._now is None else self._now.program.output.news()
+        return self._former_output + ("" if self._now is None else self._now.program.output.news())
 
     async def kill(self) -> None:
         self._asked = True
@@ -293,6 +295,7 @@ class ProgramTarget(_Base):
         if self._now is not None:
             self._now.check_deserted()
             await self._now.stop(0)
+            self._former_output += self._now.program.output.news()
         self._now, self._next = self._next, None
         self._dialled = self._asked = False
         if self._now is not None:

@@ -86,14 +86,16 @@ async def _raw_requests(device: Device, requests: list[tuple[Request, int]], raw
     "B-PKD-04",
     section="V 2.8",
     title="The used descriptor has the buffer id that the driver gave",
-    provoke="requests with ids that are no slot numbers",
+    provoke="requests with ids that are no slot numbers, and stand in the last descriptor of each chain only",
     passes="the same ids come back",
 )
 async def ids(peer: Peer) -> None:
     """The id is the driver's own name for the chain; a device that answers with the slot frees somebody else's."""
     async with peer.device(virtio=PACKED) as device:
         requests = [(device.request(number), 60 - 7 * number) for number in range(5)]
-        await _raw_requests(device, requests, RawRing(device.ring))
+        raw = RawRing(device.ring)
+        raw.decoys = True
+        await _raw_requests(device, requests, raw)
 
 
 @packed(
@@ -164,7 +166,7 @@ async def suppression(peer: Peer) -> Verdict | None:
 )
 async def at_a_descriptor(peer: Peer) -> Verdict | None:
     """Bit 15 is the wrap counter of the entry that is meant; without a look at it, every other lap is wrong."""
-    async with peer.device(virtio=PACKED | EVENT_IDX) as device:
+    async with peer.device(virtio=PACKED | EVENT_IDX, size=8) as device:  # small: this goes round the ring
         words, step = driver_words(device.ring), segments(device.request())
         size, done = device.ring.size, 0
 

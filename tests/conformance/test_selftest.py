@@ -1,0 +1,66 @@
+"""The suite tested by itself: back-ends with a fault are caught by the case that is about it, those without pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.conformance.mutants import Mutant, all_mutants
+from tests.conformance.mutants.registry import BLK, RNG
+from tests.conformance.selftest import clear, hunt_all, profile_of, survived
+from tests.conformance.warm import Forks, forks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from frontend.conformance.profile import Profile
+    from vhostuser.conformance import Result
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the oracles look into /proc"),
+]
+PROGRAMS = {"blk": BLK, "rng": RNG}
+NAMED = sorted({case for mutant in all_mutants().values() for case in mutant.caught_by})
+"""Cases that must be silent about a good back-end."""
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forks]:
+    with forks() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def profiles(forked: Forks) -> dict[Sequence[str], Profile]:
+    """What the back-ends without a fault offer."""
+    return {program: trio.run(profile_of, forked, program) for program in PROGRAMS.values()}
+
+
+@pytest.fixture(scope="module")
+def hunted(request: pytest.FixtureRequest, forked: Forks) -> dict[str, list[Result]]:
+    """What is said of the mutants to be tested; of several at once, since one after the other takes thrice as long."""
+    calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    return trio.run(hunt_all, forked, [call["mutant"] for call in calls if "mutant" in call])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mutant", all_mutants().values(), ids=list(all_mutants()))
+def test_a_mutant_is_caught_by_the_cases_it_names(mutant: Mutant, hunted: dict[str, list[Result]]) -> None:
+    results = hunted[mutant.name]
+    assert results
+    assert not survived(mutant, results), "\n".join(
+        f"{each.name}: {each.verdict.value} {each.reason}" for each in results
+    )
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=list(PROGRAMS))
+@pytest.mark.parametrize("group", sorted({case.split("-")[1] for case in NAMED}))
+async def test_a_back_end_without_a_fault_is_clear(
+    program: Sequence[str], group: str, forked: Forks, profiles: dict[Sequence[str], Profile]
+) -> None:
+    cases = [case for case in NAMED if case.startswith(f"B-{group}-")]
+    assert await clear(forked, program, profiles[program], *cases) == []
