@@ -104,10 +104,14 @@ class Launch:
         numbers = [self._listener.fileno()] if self._listener is not None else []
         words = substituted(command, socket=path, scratch=scratch, fd=str(*numbers))
         try:
-            self.program = Program.start(words, nursery, pass_fds=[*numbers, *pass_fds], quiet=quiet)
+            self.program = self._start(words, nursery, [*numbers, *pass_fds], quiet=quiet)
         except OSError as error:
             self._close()
             raise NotStarted(f"{words[0]}: {error.strerror}") from None
+
+    def _start(self, words: Sequence[str], nursery: trio.Nursery, pass_fds: Sequence[int], *, quiet: bool) -> Program:
+        """Start the process; whoever has a quicker way overrides this."""
+        return Program.start(words, nursery, pass_fds=pass_fds, quiet=quiet)
 
     async def listens(self, within: float) -> None:
         """Wait until it can be connected to.

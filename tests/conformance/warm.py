@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from frontend.conformance.launch import Launch, _shm_names, substituted
+from frontend.conformance.launch import Launch
 from frontend.conformance.targets import ProgramTarget
 from vhostuser.conformance.process import Program, _listen
 
@@ -123,18 +123,18 @@ class WarmLaunch(Launch):
     """A start that is a fork."""
 
     def __init__(self, forks: Forks, words: Sequence[str], path: str, nursery: trio.Nursery, *, scratch: str) -> None:
-        self.path = path
-        self._first = None
-        self._inherits = False
-        self._shm_before = _shm_names()
-        command = substituted(words, socket=path, scratch=scratch)
+        self._forks = forks
+        super().__init__(words, path, nursery, scratch=scratch)
+
+    def _start(self, words: Sequence[str], nursery: trio.Nursery, pass_fds: Sequence[int], *, quiet: bool) -> Program:
         read_end, write_end = os.pipe()
-        process = forks.start(command, write_end)
+        process = self._forks.start(words, write_end)
         os.close(write_end)
-        self.program = Program(cast("subprocess.Popen[bytes]", process), command)
+        program = Program(cast("subprocess.Popen[bytes]", process), words)
         reader = (trio.CancelScope(), trio.Event())
-        self.program._readers.append(reader)
-        nursery.start_soon(_listen, read_end, self.program.output, *reader)
+        program._readers.append(reader)
+        nursery.start_soon(_listen, read_end, program.output, *reader)
+        return program
 
 
 class WarmTarget(ProgramTarget):

@@ -171,8 +171,8 @@ def index_jump_unchecked() -> None:
 @mutant("B-HOR-05", "B-HOR-06", "B-HOR-07")
 def loops_are_followed() -> None:
     """A chain that is a loop is followed for ever."""
-    edit(SplitWalker, "_elements", "if budget < 0:", "if False:")
-    edit(SplitWalker, "_elements", "elements.append((addr, length, flags))", "elements[:] = [(addr, length, flags)]")
+    edit(SplitWalker, "_elements", "range(self._queue_size + 1)", "iter(int, 1)")
+    edit(SplitWalker, "_elements", "elements.append(element)", "elements[:] = [element]")
 
 
 @mutant("B-HOR-08")

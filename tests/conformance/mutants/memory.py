@@ -36,13 +36,13 @@ def descriptors_in_the_wrong_order() -> None:
 @mutant("B-MEM-06")
 def ring_addresses_taken_for_guest_addresses() -> None:
     """A ring is looked for at guest addresses."""
-    edit(GuestMemory, "__init__", '_Space(self.mapped, "user_addr")', '_Space(self.mapped, "guest_addr")')
+    wrap(GuestMemory, "_be")(lambda original, self, guest, user: original(self, guest, guest))
 
 
 @mutant("B-MEM-07")
 def descriptors_taken_for_user_addresses() -> None:
     """A buffer is looked for at user addresses."""
-    edit(GuestMemory, "__init__", '_Space(mapped, "guest_addr")', '_Space(mapped, "user_addr")')
+    wrap(GuestMemory, "_be")(lambda original, self, guest, user: original(self, user, user))
 
 
 @mutant("B-MEM-08")

@@ -122,12 +122,7 @@ def only_the_first_of_each_kind() -> None:
 @mutant("B-SPL-05")
 def chains_shorter_than_the_ring() -> None:
     """A chain with as many descriptors as the ring has entries is taken for a loop."""
-    edit(
-        SplitWalker,
-        "_elements",
-        "entries = budget = self._queue_size",
-        "entries = self._queue_size; budget = entries - 1",
-    )
+    edit(SplitWalker, "_elements", "len(elements) > self._queue_size", "len(elements) >= self._queue_size")
 
 
 @mutant("B-SPL-07", "B-VR-05")
