@@ -10,7 +10,6 @@ import trio
 from tests.conformance.mutants.registry import edit, mutant, wrap
 from vhostuser.backend.connection import Backend
 from vhostuser.device import Device
-from vhostuser.devices.blk import BlkDevice
 from vhostuser.protocol import payloads, state
 from vhostuser.protocol.backend import BackendProtocol
 from vhostuser.protocol.state import ProtocolState
@@ -45,11 +44,15 @@ def config_reply_without_its_offset() -> None:
 def config_writable() -> None:
     """SET_CONFIG changes fields that are read-only."""
 
-    @wrap(BlkDevice, "write_config")
-    def write(original: Any, self: BlkDevice, offset: int, data: bytes) -> None:
-        config = bytearray(self.config)
-        config[offset : offset + len(data)] = data
-        self._config = type(self._config).parse(bytes(config))
+    written: dict[int, int] = {}
+
+    @wrap(Device, "write_config")
+    def write(original: Any, self: Device, offset: int, data: bytes) -> None:
+        written.update(enumerate(data, offset))
+
+    @wrap(Device, "read_config")
+    def read(original: Any, self: Device, offset: int, size: int) -> bytes:
+        return bytes(written.get(at, byte) for at, byte in enumerate(original(self, offset, size), offset))
 
 
 @mutant("B-CFG-09", "B-CFG-12")
