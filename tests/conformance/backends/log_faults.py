@@ -8,7 +8,7 @@ from tests.conformance.backends.faults import fault
 from tests.conformance.backends.rare import Backend
 from tests.conformance.backends.rare_memory import LOG_PAGE, AddressSpace, BadEntry, DirtyLog
 from tests.conformance.backends.rare_ring import Ring
-from vhostuser.wire.frontend_messages import GetVringBase, SetLogBase
+from vhostuser.wire.frontend_messages import SetLogBase
 from vhostuser.wire.records import VringAddrFlags
 
 if TYPE_CHECKING:
@@ -153,20 +153,19 @@ class KeepsBack(Ring):
         self.kept += self.written(room)
 
     def mark_late(self) -> None:
-        assert self.log is not None
-        for addr, length in self.kept:
-            self.log.mark(addr, length)
+        if self.log is not None:
+            for addr, length in self.kept:
+                self.log.mark(addr, length)
 
 
-@fault("marks are made when GET_VRING_BASE has been answered", "B-LOG-18[split]", "B-LOG-18[packed]", "B-LOG-02[split]")
+@fault("marks are made when the front-end hangs up", "B-LOG-18[split]", "B-LOG-18[packed]", "B-LOG-02[split]")
 class LateMarks(Backend):
     Ring = KeepsBack
 
-    def answer(self, frame: Frame | None) -> None:
-        super().answer(frame)
-        if frame is not None and frame.header.request == GetVringBase.spec.request:
-            assert isinstance(self.ring, KeepsBack)
-            self.ring.mark_late()
+    def __exit__(self, *failure: object) -> None:
+        assert isinstance(self.ring, KeepsBack)
+        self.ring.mark_late()
+        super().__exit__(*failure)
 
 
 @fault("a mark behind the log's end is written all the same", "B-LOG-19")
