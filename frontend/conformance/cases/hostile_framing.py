@@ -101,7 +101,7 @@ async def huge_size(peer: Peer) -> Verdict | None:
     if not closed:
         peer.note("the connection stays open, waiting for 4 GiB of payload")
     await peer.alive()
-    return Verdict.REJECT if closed else None
+    return Verdict.REJECT if closed else Verdict.WARN
 
 
 @case(

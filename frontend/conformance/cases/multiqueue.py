@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from frontend.conformance.datapath import CALL_WITHIN
 from frontend.conformance.expect import equal
 from frontend.conformance.hostile import Raw, survives_each, watched
 from frontend.conformance.queues import all_queues, batch, number_of_queues, request_rings
@@ -143,7 +144,7 @@ async def backwards(peer: Peer) -> None:
     section=SECTION,
     title="Queues under load at the same time do not get mixed up",
     provoke=f"{LOAD} requests on each queue at once",
-    passes="each queue gives back its own requests, each once, with their own answers",
+    passes="each queue gives back its own requests, each once, with their own answers, and signals its own call",
     needs=[*NEEDS, Need.TWO_QUEUES],
     variants=BOTH,
     tags=[*TAGS, "ring"],
@@ -160,6 +161,8 @@ async def together(peer: Peer) -> None:
             if request not in asked[ring.index]:
                 raise Failure(f"queue {ring.index} gave back a request of another queue")
             request.check(used)
+        if not await ring.called(CALL_WITHIN):
+            raise Failure(f"queue {ring.index} gave requests back, and its call was not signalled")
     device.memory.check()
 
 

@@ -9,6 +9,7 @@ import trio
 
 from tests.conformance.mutants.registry import edit, mutant, wrap
 from vhostuser.backend.connection import Backend
+from vhostuser.backend.ends import Ends
 from vhostuser.device import Device
 from vhostuser.protocol import payloads, state
 from vhostuser.protocol.backend import BackendProtocol
@@ -82,6 +83,22 @@ def fewer_queues_each_time() -> None:
     calls = itertools.count()
     edit(BackendProtocol, "_known", "return self.state.queue_num", "return self.state.queue_num + next(CALLS) % 2")
     BackendProtocol._known.__globals__["CALLS"] = calls
+
+
+@mutant("B-MQ-07")
+def calls_on_the_first_queue() -> None:
+    """Whatever queue gives buffers back, the first one's call is signalled."""
+    first: list[Ends] = []
+
+    @wrap(Ends, "notify")
+    def notify(original: Any, self: Ends) -> None:
+        original(first[0])
+
+    @wrap(Ends, "__init__")
+    def remember(original: Any, self: Ends, index: int) -> None:
+        original(self, index)
+        if index == 0:
+            first[:] = [self]
 
 
 @mutant("B-MQ-03")

@@ -15,6 +15,7 @@ from vhostuser.backend.worker import Worker
 from vhostuser.cli import serving
 from vhostuser.conformance import Grade
 from vhostuser.protocol import memory_table, rings
+from vhostuser.protocol.framing import Deframer
 from vhostuser.protocol.responder import Responder
 from vhostuser.protocol.state import ProtocolState
 from vhostuser.transport import unix
@@ -37,6 +38,12 @@ def half_message_ends_the_program() -> None:
         "if self._deframer.idle:",
         "assert self._deframer.idle\n            if self._deframer.idle:",
     )
+
+
+@mutant("B-HOS-04")
+def four_gib_awaited() -> None:
+    """A payload of any size is waited for."""
+    edit(Deframer, "_take_header", "if header.size > self._max_payload:", "if header.size >> 32:")
 
 
 @mutant("B-HOS-06")
