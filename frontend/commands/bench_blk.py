@@ -74,15 +74,17 @@ class _Blocks:
             yield self._write(block * self._sectors)
 
     def at_random(self, seconds: float) -> Iterator[Request]:
-        """Until ``seconds`` have passed."""
+        """Until ``seconds`` have passed, however soon that is: a few are always made."""
         share_of_writes = {"read": 0.0, "mix": 0.5, "write": 1.0}[self._load.rw]
         now, chance = time.perf_counter_ns, random.random
         end = now() + int(seconds * 1e9)
-        while now() < end:
+        while True:
             self._patience.progress()
             for _ in range(_BETWEEN_LOOKS):
                 sector = int(chance() * self._count) * self._sectors
                 yield self._write(sector) if chance() < share_of_writes else self._read(sector)
+            if now() >= end:
+                return
 
     def _write(self, sector: int) -> Request:
         data = self._load.block(sector) if self._load.pattern else self._noise

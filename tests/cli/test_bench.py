@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from frontend.commands.bench_load import Run
+from frontend.commands.bench_blk import measure
+from frontend.commands.bench_load import Load, Run
 from frontend.commands.latencies import Counted, Exact
+from frontend.commands.options import BlkTarget
 from tests.cli.programs import VHOST_USER, Program, listening, started, vhost_user
 from tests.engines import needs_native
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
+
+    from vhostuser.virtqueue.engine import Engine
 
 
 def bench(disk: Program, *options: str) -> subprocess.CompletedProcess[bytes]:
@@ -144,6 +148,24 @@ def test_a_disk_that_refuses_is_named_with_its_answer(folder: Path, engine: str)
         os.truncate(image, 1 << 16)
         ran = bench(disk, "--engine", engine, "--depth", "4")
     assert (ran.returncode, b"the device answered IOERR" in ran.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_however_short_the_time_some_requests_are_made(disk: Program, engine: Engine) -> None:
+    target = BlkTarget(
+        socket_path=str(disk.socket_path),
+        memory="shm",
+        pcram_file=None,
+        notifier=None,
+        timeout=30.0,
+        depth=4,
+        queues=1,
+        block_size=4096,
+        packed=False,
+    )
+    run = measure(target, Load("read", 4096, seconds=0.0, depth=4), engine)
+    assert run.requests == sum(run.histogram().values()) > 0
+    assert run.percentile_us(50) > 0
 
 
 @needs_native

@@ -181,10 +181,10 @@ cdef class BlkLoad:
         return 0
 
     cdef bint more(self, uint64_t until) noexcept nogil:
-        """Is there something left to begin?"""
+        """Is there something left to begin?  However late it has become, there is a first request."""
         if self.bad_status >= 0:
             return False
-        return self.next_block < self.blocks if self.in_turn else now_ns() < until
+        return self.next_block < self.blocks if self.in_turn else self.next_block == 0 or now_ns() < until
 
     cdef bint begin(self, uint64_t now) noexcept nogil:
         """Put one more request into the ring; false when there is no room."""
