@@ -27,7 +27,7 @@ async def test_it_is_named_and_refused(case: Bad, ack: bool, caplog: pytest.LogC
             await case.state(script)
             assert caplog.text == ""
             await script.say(case.say(script, ack))
-            with trio.fail_after(3):
+            with trio.fail_after(10):
                 refused = await script.refused()
                 # REPLY_ACK is one of the things that have to be negotiated before they count.
                 counts = case.answered and script.protocol.state.reply_ack

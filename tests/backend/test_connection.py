@@ -226,7 +226,7 @@ class Changing(BlkDevice):
 
 async def hear_of_change(script: Script, channel: Channel) -> None:
     responder = FrontendResponder(script.protocol.state)
-    with trio.fail_after(2):
+    with trio.fail_after(10):
         frame = await channel.receive()
     assert responder.receive(frame) == BackendConfigChangeMsg()
     assert not frame.header.needs_reply  # or two ends could wait for each other

@@ -160,7 +160,7 @@ async def test_a_broken_ring_is_reported(index: int) -> None:
                 if index == RECEIVE:
                     await send(script, queues[TRANSMIT], b"who looks for a buffer")
             break_ring(queues[index])
-            with trio.fail_after(5):
+            with trio.fail_after(10):
                 await consumer.wait()
         assert await script.alive()
 

@@ -52,7 +52,7 @@ async def test_bad_input_leaves_nothing_behind(case: Bad, ack: bool, backend: Ba
     with await backend.connect() as script:
         await case.state(script)
         await script.say(case.say(script, ack))
-        with trio.fail_after(5):
+        with trio.fail_after(10):
             await script.refused()
     assert await backend.held() == at_rest
     assert says(case, backend.log)
@@ -119,7 +119,7 @@ async def test_requests_are_served_after_all_that(backend: BackendProcess) -> No
     with await backend.connect() as script:
         queue = await with_ring(script, default_kind())
         async with reaping(queue):
-            with trio.fail_after(5):
+            with trio.fail_after(10):
                 answer = await echo(script, queue, BlkType.GET_ID.to_bytes(16, "little") + bytes(5))
     assert answer == b"python-vhost-user\0\0\0\0"  # 20 bytes and a status
 
@@ -148,7 +148,7 @@ async def test_memory_that_is_cut_short_under_a_ring_breaks_it_and_kills_nobody(
         await script.ask(f.SetVringErr.of(0), notifier.duplicate())
         os.ftruncate(script.ram.blocks[0].fd.fileno(), 0)
         queue.notify_device()
-        with trio.fail_after(5):
+        with trio.fail_after(10):
             await err.wait()
         assert await script.alive()
     assert "ring 0 is broken: the front-end cut a memory file short" in backend.log

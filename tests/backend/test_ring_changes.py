@@ -33,10 +33,10 @@ async def test_a_new_call_descriptor_is_signalled_at_once(kind: NotifierKind) ->
         notifier, consumer = event_pair(kind)
         with notifier, consumer:
             await script.ask(f.SetVringCall.of(0), notifier.duplicate())
-            with trio.fail_after(2):
+            with trio.fail_after(10):
                 await consumer.wait()
             begin(script, queue)
-            with trio.fail_after(2):
+            with trio.fail_after(10):
                 await consumer.wait()
 
 
@@ -112,7 +112,7 @@ async def test_a_new_err_descriptor_takes_the_place_of_the_old() -> None:
             assert os.read(reader, 1) == b""  # its only write end is closed
             os.close(reader)
             break_ring(queue)
-            with trio.fail_after(2):
+            with trio.fail_after(10):
                 await err.wait()
 
 
@@ -159,7 +159,7 @@ async def test_addresses_outside_memory_break_a_running_ring() -> None:
         with notifier, err:
             await script.ask(f.SetVringErr.of(0), notifier.duplicate())
             await script.ask(f.SetVringAddr(0, address(script.queues[0]).flags, 0x1000, 0x2000, 0x3000, 0))
-            with trio.fail_after(2):
+            with trio.fail_after(10):
                 await err.wait()
         assert await script.alive()
 

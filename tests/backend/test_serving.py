@@ -100,7 +100,7 @@ async def test_what_does_not_fit_the_disk_is_an_error(serving: Serving) -> None:
                     wanted = 0 if data else length
                     view = buffer.view
                     view[16] = NO_STATUS
-                    with trio.fail_after(5):
+                    with trio.fail_after(10):
                         assert await ask(queue, buffer, kind, sector, data, wanted=wanted) == BlkStatus.IOERR
 
 
@@ -275,7 +275,7 @@ async def test_a_broken_ring_is_reported_and_nothing_else_suffers(serving: Servi
         with notifier, consumer:
             await script.ask(f.SetVringErr.of(0), notifier.duplicate())
             break_ring(queue)
-            with trio.fail_after(5):
+            with trio.fail_after(10):
                 await consumer.wait()
         async with reaping(other):
             assert await read_sector(script, other, 9) == content(9)

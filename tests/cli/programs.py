@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 VHOST_USER = (sys.executable, "-m", "vhostuser")
 LYING_DISK = (sys.executable, "-m", "tests.cli.lying_disk")
-COMMAND_SECONDS = 8
-STOP_SECONDS = 5
+COMMAND_SECONDS = 25
+STOP_SECONDS = 20
 
 
 def vhost_user(

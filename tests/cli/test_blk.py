@@ -226,7 +226,7 @@ def test_a_back_end_that_is_starting_is_waited_for(folder: Path) -> None:
     asking = subprocess.Popen(command, stdout=subprocess.PIPE, env=surroundings())
     with asking, listening(folder, "blk", "--memory-size", "1M") as disk:
         disk.socket_path.rename(path)
-        out, _ = asking.communicate(timeout=5)
+        out, _ = asking.communicate(timeout=20)
         path.rename(disk.socket_path)
     assert json.loads(out)["size"] == 1 << 20
 
@@ -252,7 +252,7 @@ def test_a_back_end_that_hangs_up_is_status_3(folder: Path) -> None:
         rude.listen()
         with subprocess.Popen(command, stderr=subprocess.PIPE, env=surroundings()) as asking:
             rude.accept()[0].close()
-            _, said = asking.communicate(timeout=5)
+            _, said = asking.communicate(timeout=20)
     assert (asking.returncode, said.decode().startswith(f"Error: the back-end at {path} is gone: ")) == (3, True)
     assert said.count(b"\n") == 1
 
@@ -267,7 +267,7 @@ def test_a_back_end_killed_in_the_middle_is_status_3(folder: Path) -> None:
                 if "sent SET_STATUS  0xf" in line:
                     break
             disk.stop(signal.SIGKILL)
-            _, said = writing.communicate("x" * 512, timeout=5)
+            _, said = writing.communicate("x" * 512, timeout=20)
     assert writing.returncode == 3
     assert f"Error: the back-end at {disk.socket_path} is gone: " in said
 
@@ -305,7 +305,7 @@ def test_ctrl_c_is_status_130(folder: Path) -> None:
         with asking, silent.accept()[0] as connection:
             connection.recv(12)  # its first message: it is where it can be interrupted
             asking.send_signal(signal.SIGINT)
-            _, said = asking.communicate(timeout=5)
+            _, said = asking.communicate(timeout=20)
     assert (asking.returncode, said) == (130, b"Error: interrupted\n")
 
 

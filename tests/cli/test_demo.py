@@ -139,7 +139,7 @@ def test_no_back_end_outlives_it(number: int) -> None:
         backend = os.pidfd_open(int(found[1]))
         try:
             telling.send_signal(number)
-            telling.communicate(timeout=5)
+            telling.communicate(timeout=20)
             ended, _, _ = select.select([backend], [], [], 5)
         finally:
             os.close(backend)

@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy(arguments: Sequence[str]) -> None:
         [sys.executable, "-c", LIST_MODULES, *arguments],
         capture_output=True,
         text=True,
-        timeout=8,
+        timeout=25,
         env=surroundings(),
         check=True,
     )

@@ -24,7 +24,7 @@ pytest_plugins = ["pytester"]
 
 def run(pytester: pytest.Pytester, test: str) -> pytest.RunResult:
     pytester.makepyfile(test)
-    return pytester.runpytest_subprocess("-p", "no:trio", "-p", "no:cacheprovider", "-W", "error", timeout=9)
+    return pytester.runpytest_subprocess("-p", "no:trio", "-p", "no:cacheprovider", "-W", "error", timeout=25)
 
 
 def test_a_back_end_is_tested_in_ten_lines_and_without_trio(pytester: pytest.Pytester) -> None:
@@ -112,7 +112,7 @@ def test_a_leak_is_named(pytester: pytest.Pytester) -> None:
 
 def test_the_plugin_costs_nothing_until_it_is_used() -> None:
     script = "import sys, vhostuser.testing.plugin; print(*sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=8)
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=25)
     assert {"trio", "construct", "rich", "posix_ipc", "vhostuser.wire"}.isdisjoint(ran.stdout.split())
 
 
