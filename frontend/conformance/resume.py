@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 from frontend.conformance.bring_up import basic
 from frontend.conformance.inflight import InflightArea
-from frontend.conformance.load import prepared, start, used_idx
+from frontend.conformance.load import prepared, segments, start, used_idx
 from frontend.conformance.peer import Device
 from frontend.conformance.raw_ring import RING_WORD
 from vhostuser.wire.features import ProtocolFeature
+from vhostuser.wire.packed import PackedBase, Position
 from vhostuser.wire.schema import codec
 from vhostuser.wire.split import IDX_OFFSET, RING_OFFSET, USED_ELEM_SIZE, VirtqUsedElem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
+    from frontend.conformance.model import Request
     from frontend.conformance.peer import Peer
     from frontend.conformance.ring import TestRing
 
@@ -64,10 +66,17 @@ async def resumed(
     return await start(Device(session, device.memory, device.rings, device.model, device.room))
 
 
-def from_used_index(device: Device) -> None:
-    """Nobody told where the split rings stood: they go on at their used indices."""
+def behind_used(device: Device, done: Iterable[Request]) -> None:
+    """Nobody told where the rings stood: they go on behind what was used, which is ``done``.
+
+    A split ring says so itself; in a packed ring, which has to be in its first lap, it is counted.
+    """
     for ring in device.rings:
-        ring.base = used_idx(ring)
+        if not ring.packed:
+            ring.base = used_idx(ring)
+    if device.ring.packed:
+        place = Position(sum(map(segments, done)), True)
+        device.ring.base = int(PackedBase(place, place))
 
 
 def heads(ring: TestRing, count: int) -> list[int]:

@@ -133,12 +133,16 @@ class Ring:
         try:
             layout = resolve(state, memory, features)
             job = Job(self.index, self._device, self._ends, layout, memory, features, self.base(state))
-            worker = WORKERS[self._device.serving](job)
+            worker = self._hire(job)
         except (GuestAddressError, UnsupportedRing) as error:
             self._broken(error)
             return
         self._worker, self._drained = worker, trio.Event()
         nursery.start_soon(self._run, worker)
+
+    def _hire(self, job: Job) -> Worker:
+        """Hook: whoever serves the ring until it stops the next time."""
+        return WORKERS[self._device.serving](job)
 
     def _rebind(self, worker: Worker, state: RingState, memory: GuestMemory, features: int) -> None:
         try:

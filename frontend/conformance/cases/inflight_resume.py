@@ -10,8 +10,8 @@ from frontend.conformance.load import batch_of, segments, start, used_idx
 from frontend.conformance.raw_ring import descs_of
 from frontend.conformance.resume import (
     TRACKING,
+    behind_used,
     crafted,
-    from_used_index,
     hand_over,
     heads,
     resumed,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 INF = ProtocolFeature.INFLIGHT_SHMFD
 SUSPENDING = TRACKING | ProtocolFeature.GET_VRING_BASE_INFLIGHT
 PACKED = VirtioFeature.RING_PACKED
+BOTH = ("split", "packed")
 resume = partial(case, level=Level.SHOULD, section="Inflight I/O tracking", tags=("inflight",), needs=(INF,))
 
 
@@ -48,7 +49,7 @@ async def _killed(peer: Peer, *, after: int) -> None:
         await peer.target.kill()
         done += device.ring.reap()
         peer.note(f"{len(done)} of {len(requests)} requests were done before the kill")
-        from_used_index(device)
+        behind_used(device, [request for request, _ in done])
         device = await resumed(peer, device, area)
         done += await device.ring.finish(len(requests) - len(done))
         for request, used in done:
@@ -66,6 +67,7 @@ async def _killed(peer: Peer, *, after: int) -> None:
     provoke="long requests, SIGKILL, a new start with the area",
     passes="all are completed",
     needs=(INF, Need.PROGRAM),
+    variants=BOTH,
 )
 async def after_a_crash(peer: Peer) -> None:
     """The guest notices nothing but a delay."""
@@ -78,6 +80,7 @@ async def after_a_crash(peer: Peer) -> None:
     provoke="SIGKILL after none, one, and several of a ring full of long requests",
     passes="every id comes back once",
     needs=(INF, Need.PROGRAM),
+    variants=BOTH,
 )
 async def once_each(peer: Peer) -> None:
     """One completion too many names a buffer that is somebody else's by then."""
@@ -188,7 +191,8 @@ async def version_0(peer: Peer) -> None:
 def _packed_area(device: Device, area: InflightArea, *, used: bool) -> int:
     """One request that was completed in the area and not yet settled there; its number of descriptors.
 
-    Entries 0 to n - 1 have its descriptors, and the list of free entries began at n until it was completed.
+    Entries 0 to n - 1 have its descriptors, and the list of free entries began at n until it was completed; the last of
+    them names an entry that there is not.
     """
     ring, queue = device.ring, device.model.queue
     request = device.request()
@@ -214,7 +218,7 @@ def _packed_area(device: Device, area: InflightArea, *, used: bool) -> int:
         queue,
     )
     for number in range(ring.size):
-        area.put_entry(number, DescStatePacked(next=(number + 1) % ring.size), queue)
+        area.put_entry(number, DescStatePacked(next=number + 1), queue)
     for number, desc in enumerate(descs):
         head = number == 0
         area.put_entry(
@@ -281,6 +285,7 @@ async def roll_back(peer: Peer) -> None:
     provoke="long requests, stop with GET_VRING_BASE_INFLIGHT; a new connection with the area and the base",
     passes="each is completed once",
     needs=(INF, ProtocolFeature.GET_VRING_BASE_INFLIGHT),
+    variants=BOTH,
 )
 async def suspended(peer: Peer) -> None:
     """A migration need not wait for a slow request: the destination does it."""
