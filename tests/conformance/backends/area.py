@@ -7,6 +7,7 @@ of the stores in ``recorded_split.py`` and ``recorded_packed.py`` is what keeps 
 from __future__ import annotations
 
 import mmap
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vhostuser.memory.backends import MemoryBackendMemfd
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from vhostuser.wire.schema import Structure
 
 
+@cache
+def _fields(kind: Any) -> list[tuple[str, int, int]]:
+    """Name, width and offset of each."""
+    sizes = {name: layout.sizeof() for name, layout in layouts(kind)}
+    return [(name, sizes[name], kind.wire_offset(name)) for name in kind.__match_args__]
+
+
 class Live:
     """A record in shared memory: its fields are attributes, each loaded and stored in one access.
 
@@ -34,11 +42,7 @@ class Live:
     """
 
     def __init__(self, kind: type[Structure], views: dict[int, memoryview], at: int) -> None:
-        places = {
-            name: (views[layout.sizeof()], (at + kind.wire_offset(name)) // layout.sizeof())
-            for name, layout in layouts(kind)
-            if name in kind.__match_args__
-        }
+        places = {name: (views[width], (at + offset) // width) for name, width, offset in _fields(kind)}
         object.__setattr__(self, "_places", places)
 
     def __getattr__(self, name: str) -> Any:

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from vhostuser.virtqueue.chain import Chain
 from vhostuser.virtqueue.device_side import DeviceSide
 from vhostuser.virtqueue.ring import UnsupportedRing
 from vhostuser.wire.inflight import VERSION
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tests.conformance.backends.area import Part
-    from vhostuser.virtqueue.chain import Chain
 
 COUNTER_MASK = (1 << 64) - 1
 
@@ -60,13 +60,14 @@ class Recorded(DeviceSide):
             self._in_flight[chain.head] = chain
             chains.append(chain)
             del self._again[0]
-        before, old = self._next_avail, len(chains)
+        before, new = self._next_avail, list[Chain]()
         try:
-            super()._pop_into(chains, limit - old)  # type: ignore[safe-super]  # the format's, which has one
+            super()._pop_into(new, limit - len(chains))  # type: ignore[safe-super]  # the format's, which has one
         finally:
-            for chain in chains[old:]:
+            for chain in new:
                 self._record(chain, before)
                 before += chain.entries
+            chains += new
 
     def _count(self) -> int:
         self._counter = self._counter + 1 & COUNTER_MASK

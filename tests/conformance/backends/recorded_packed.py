@@ -108,7 +108,8 @@ class RecordedPacked(Recorded, PackedDevice):
         """What is new is what counts from now on."""
         header = self._part.header
         header.old_free_head = header.free_head
-        header.old_used_idx, header.old_used_wrap_counter = header.used_idx, header.used_wrap_counter
+        header.old_used_idx = header.used_idx
+        header.old_used_wrap_counter = header.used_wrap_counter
 
     # --- chains in ---
 
