@@ -49,6 +49,7 @@ async def test_a_new_kick_descriptor_is_waited_for_instead_of_the_old(kind: Noti
             notifier, consumer = event_pair(kind)
             with notifier, consumer:
                 await script.ask(f.SetVringKick.of(0), consumer.duplicate())
+                await trio.testing.wait_all_tasks_blocked()  # it looks at the ring once more
                 lengths = begin(script, queue)  # kicks the old one
                 await trio.testing.wait_all_tasks_blocked()
                 assert lengths == []

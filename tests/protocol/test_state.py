@@ -374,10 +374,10 @@ def test_a_reply_to_another_question_is_refused(to: Message, reply: VringState |
 
 def test_a_snapshot_brings_a_state_back() -> None:
     state = after(*CONFIGURED)
-    before = copy.copy(state)
+    before, snapshot = copy.copy(state), state.snapshot()
     tell(state, f.SetVringKick.of(0), f.SetStatus(1), f.SetMemTable(()))
     assert state != before
-    state.restore(before)
+    state.restore(snapshot)
     assert state == before
 
 

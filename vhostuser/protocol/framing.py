@@ -74,14 +74,17 @@ class Deframer:
             ValueError: more bytes than asked for.
         """
         self._fds.extend(fds)
-        if len(data) > self.needed:
-            raise ValueError(f"{len(data)} bytes fed, at most {self.needed} were asked for")
+        needed = self.needed
+        if len(data) > needed:
+            raise ValueError(f"{len(data)} bytes fed, at most {needed} were asked for")
         self._data += data
-        if self._header is None and self.needed == 0:
+        if len(data) < needed:
+            return None
+        if self._header is None:
             self._header = self._take_header()
-        if self._header is not None and self.needed == 0:
-            return self._take_frame(self._header)
-        return None
+            if self._header.size:
+                return None
+        return self._take_frame(self._header)
 
     def close(self) -> None:
         """Close the descriptors of a half-read message, and forget it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from typing import TYPE_CHECKING
 
 from vhostuser.errors import LocalProtocolError
@@ -33,7 +32,7 @@ class FrontendProtocol(Requester):
         if reply.value is not None and not reply.error:
             self.state.observe_reply(sent.message, reply.value)
         for later in self._behind_oldest():
-            later.before = copy.copy(self.state)
+            later.before = self.state.snapshot()
             self._observe(later)
 
     def _observe(self, sent: Sent) -> None:

@@ -6,7 +6,6 @@ number; anything else means that the two ends have lost each other, and only clo
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import deque
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from vhostuser.wire.schema import FormatError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vhostuser.protocol.state import ProtocolState
+    from vhostuser.protocol.state import ProtocolState, Snapshot
     from vhostuser.wire.catalog import Message
     from vhostuser.wire.schema import Structure
 
@@ -81,7 +80,7 @@ class Sent:
 
     message: Message
     fd_count: int
-    before: ProtocolState
+    before: Snapshot
     own_reply: bool
     ack: bool
 
@@ -121,7 +120,7 @@ class Requester:
         Raises:
             LocalProtocolError: the message may not be sent now; the state is as it was.
         """
-        spec, before = message.spec, copy.copy(self.state)
+        spec, before = message.spec, self.state.snapshot()
         try:
             payload = message.build()
         except FormatError as error:

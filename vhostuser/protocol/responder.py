@@ -15,7 +15,6 @@ becomes a `RemoteProtocolError` (the peer broke it), with a hint which of the th
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -31,7 +30,7 @@ from vhostuser.wire.requests import Header, HeaderFlags, Role
 from vhostuser.wire.schema import FormatError
 
 if TYPE_CHECKING:
-    from vhostuser.protocol.state import ProtocolState
+    from vhostuser.protocol.state import ProtocolState, Snapshot
     from vhostuser.wire.catalog import Message, MessageSpec
     from vhostuser.wire.schema import Structure
 
@@ -55,7 +54,7 @@ class Handled:
     """
 
     header: Header
-    before: ProtocolState
+    before: Snapshot
     spec: MessageSpec | None = None
     message: Message | None = None
     in_step: bool = False
@@ -105,7 +104,7 @@ class Responder:
             LocalProtocolError: the request before this one still waits for its answer.
         """
         self._check_idle()
-        handled = self._handled = Handled(frame.header, copy.copy(self.state))
+        handled = self._handled = Handled(frame.header, self.state.snapshot())
         try:
             handled.message = message = self._read(handled, frame)
             self.state.observe(self.sender, message, len(frame.fds), received=True)

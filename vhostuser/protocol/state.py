@@ -24,13 +24,14 @@ content that it was offered, and some of its rules bind only the sender.  ``rece
 here already.  Where the text prescribes no order, none is prescribed: SET_OWNER may come late or twice, SET_FEATURES
 often, a ring may be configured in any order before it is started, and enabled before it is configured.
 
-Everything inside is immutable and replaced whole, so ``copy.copy`` is a snapshot, and `restore` brings it back.
+Everything inside is immutable and replaced whole, so a `Snapshot` is a row of references, and `restore` brings it back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vhostuser.errors import LocalProtocolError
 from vhostuser.protocol import memory_table, rings
@@ -76,6 +77,9 @@ if TYPE_CHECKING:
     from vhostuser.protocol.memory_table import Table
     from vhostuser.wire.catalog import Message, MessageSpec
     from vhostuser.wire.schema import Structure
+
+Snapshot: TypeAlias = tuple[Any, ...]
+"""All that a `ProtocolState` knew at one moment."""
 
 _REPLY_ACK = ProtocolFeature.REPLY_ACK.value
 
@@ -126,10 +130,15 @@ class ProtocolState:
         """REPLY_ACK is negotiated: need_reply counts."""
         return bool(int(self.protocol_features) & _REPLY_ACK)
 
-    def restore(self, snapshot: ProtocolState) -> None:
-        """Be again what ``snapshot``, an earlier copy, is."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(snapshot, each.name))
+    def snapshot(self) -> Snapshot:
+        """What is known now; one is taken for each message, so it has to be cheap."""
+        kept: Snapshot = _values(self)
+        return kept
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Know again what was known when ``snapshot`` was taken."""
+        for name, value in zip(_NAMES, snapshot, strict=True):
+            setattr(self, name, value)
 
     # --- gates ---
 
@@ -289,6 +298,10 @@ class ProtocolState:
             case GetConfig(_, size), Config(_, replied, _, data):
                 expect(replied == size, f"a size of {replied} bytes", f"{size}, as asked for")
                 expect(len(data) == size, f"{len(data)} bytes of data", f"as many as its size says, {size}")
+
+
+_NAMES = tuple(each.name for each in fields(ProtocolState))
+_values = attrgetter(*_NAMES)
 
 
 def _index(message: Message) -> int | None:

@@ -20,12 +20,14 @@ import os
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from vhostuser.fd import Fds
+from vhostuser.fd import NO_FDS, Fds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MSG_CMSG_CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# Plain numbers: an operator of IntFlag is a Python function.
+MSG_CMSG_CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_MSG_DONTWAIT, _MSG_CTRUNC = int(socket.MSG_DONTWAIT), int(socket.MSG_CTRUNC)
 _FD_SIZE = array.array("i").itemsize
 
 
@@ -49,9 +51,9 @@ def send_nowait(sock: socket.socket, data: memoryview, numbers: Sequence[int] = 
         OSError: nothing was taken.
     """
     if not numbers:
-        return sock.sendmsg([data], [], socket.MSG_DONTWAIT)
+        return sock.sendmsg([data], [], _MSG_DONTWAIT)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers))
-    return sock.sendmsg([data], [rights], socket.MSG_DONTWAIT)
+    return sock.sendmsg([data], [rights], _MSG_DONTWAIT)
 
 
 def receive_nowait(sock: socket.socket, size: int, max_fds: int) -> Received:
@@ -63,6 +65,8 @@ def receive_nowait(sock: socket.socket, size: int, max_fds: int) -> Received:
     """
     space = socket.CMSG_SPACE(max_fds * _FD_SIZE)
     data, ancillary, flags, _ = _recvmsg(sock, size, space)
+    if not ancillary:
+        return Received(data, NO_FDS, bool(flags & _MSG_CTRUNC))
     numbers = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -71,14 +75,14 @@ def receive_nowait(sock: socket.socket, size: int, max_fds: int) -> Received:
     if not flags & MSG_CMSG_CLOEXEC:
         for fd in fds:
             os.set_inheritable(fd.fileno(), False)
-    return Received(data, fds, bool(flags & socket.MSG_CTRUNC))
+    return Received(data, fds, bool(flags & _MSG_CTRUNC))
 
 
 def _recvmsg(sock: socket.socket, size: int, space: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
     try:
-        return sock.recvmsg(size, space, socket.MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+        return sock.recvmsg(size, space, _MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
     except OSError as error:
         # Built where the flag exists, run where it does not: a refused flag takes nothing off the socket.
         if error.errno != errno.EINVAL:
             raise
-    return sock.recvmsg(size, space, socket.MSG_DONTWAIT)
+    return sock.recvmsg(size, space, _MSG_DONTWAIT)

@@ -128,16 +128,17 @@ class Channel(trio.abc.AsyncResource):
             OSError: the kernel refuses this message (nothing was sent; the channel goes on).
         """
         with frame.fds:
-            async with self._send_lock:
-                data = memoryview(frame.build())
-                sent = await self._send_beginning(data, frame.fds)
-                # Until the last byte is out, whatever ends this task leaves half a message behind.
-                self._send_broken = f"a message of {len(data)} bytes was sent in part"
-                self._observe(Direction.SENT, frame)
-                frame.fds.close()
-                if sent < len(data):
-                    await self._send_rest(data[sent:])
-                self._send_broken = None
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._send_lock.locked():
+                await self._send_lock.acquire()
+            else:
+                self._send_lock.acquire_nowait()
+            try:
+                await self._send_whole(frame)
+            finally:
+                self._send_lock.release()
+        # The turn that a checkpoint owes to other tasks comes last, while the peer is at work already.
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def receive(self) -> Frame:
         """The next frame; the caller owns its descriptors.
@@ -209,6 +210,17 @@ class Channel(trio.abc.AsyncResource):
             raise trio.BrokenResourceError(broken)
 
     # Sending
+
+    async def _send_whole(self, frame: Frame) -> None:
+        data = memoryview(frame.build())
+        sent = await self._send_beginning(data, frame.fds)
+        # Until the last byte is out, whatever ends this task leaves half a message behind.
+        self._send_broken = f"a message of {len(data)} bytes was sent in part"
+        self._observe(Direction.SENT, frame)
+        frame.fds.close()
+        if sent < len(data):
+            await self._send_rest(data[sent:])
+        self._send_broken = None
 
     async def _send_beginning(self, data: memoryview, fds: Fds) -> int:
         """Wait until the kernel takes the first byte, and with it the descriptors; bytes taken."""
