@@ -9,9 +9,10 @@ from frontend.conformance.bring_up import basic
 from frontend.conformance.inflight import InflightArea
 from frontend.conformance.load import prepared, segments, start, used_idx
 from frontend.conformance.peer import Device
-from frontend.conformance.raw_ring import RING_WORD
+from frontend.conformance.raw_ring import RING_WORD, descs_of
 from vhostuser.wire.features import ProtocolFeature
-from vhostuser.wire.packed import PackedBase, Position
+from vhostuser.wire.inflight import VERSION, DescStatePacked, QueueRegionPacked
+from vhostuser.wire.packed import PackedBase, PackedDescFlags, Position, used_flags
 from vhostuser.wire.schema import codec
 from vhostuser.wire.split import IDX_OFFSET, RING_OFFSET, USED_ELEM_SIZE, VirtqUsedElem
 
@@ -99,3 +100,54 @@ def used_heads(ring: TestRing, count: int) -> list[int]:
     view = ring.device.view
     slots = range(RING_OFFSET, RING_OFFSET + count * USED_ELEM_SIZE, USED_ELEM_SIZE)
     return [_used.unpack(view[at : at + USED_ELEM_SIZE])[0] for at in slots]
+
+
+def packed_area(device: Device, area: InflightArea, *, used: bool) -> tuple[Request, int]:
+    """One request that was completed in the area and not yet settled there, and its number of descriptors.
+
+    Entries 0 to n - 1 have its descriptors, and the list of free entries began at n until it was completed; the last of
+    them names an entry that there is not.
+    """
+    ring, queue = device.ring, device.model.queue
+    request = device.request()
+    descs = descs_of(request)
+    count = segments(request)
+    ring.add(request)
+    ring.publish(kick=False)
+    words = ring.descriptor.view.cast("H")
+    name, flags = words[6], words[7]
+    if used:
+        words[7] = int(used_flags(True)) | flags & PackedDescFlags.WRITE
+    area.put_header(
+        QueueRegionPacked(
+            version=VERSION,
+            desc_num=ring.size,
+            free_head=0,
+            old_free_head=count,
+            used_idx=count,
+            old_used_idx=0,
+            used_wrap_counter=1,
+            old_used_wrap_counter=1,
+        ),
+        queue,
+    )
+    for number in range(ring.size):
+        area.put_entry(number, DescStatePacked(next=number + 1), queue)
+    for number, desc in enumerate(descs):
+        head = number == 0
+        area.put_entry(
+            number,
+            DescStatePacked(
+                inflight=int(head),
+                next=number + 1,
+                last=count - 1 if head else 0,
+                num=count if head else 0,
+                counter=1 if head else 0,
+                id=name,
+                flags=desc.flags | PackedDescFlags.AVAIL,
+                len=desc.length,
+                addr=desc.addr,
+            ),
+            queue,
+        )
+    return request, count

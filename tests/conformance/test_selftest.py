@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from tests.conformance.mutants import Mutant, all_mutants
-from tests.conformance.mutants.registry import BLK, RNG
-from tests.conformance.selftest import clear, hunt_all, profile_of, survived
+from tests.conformance.mutants.registry import BLK, RESUMING, RNG
+from tests.conformance.selftest import PATIENCE, clear, hunt_all, profile_of, run, survived, target
 from tests.conformance.warm import Forks, forks
 
 if TYPE_CHECKING:
@@ -64,3 +64,12 @@ async def test_a_back_end_without_a_fault_is_clear(
 ) -> None:
     cases = [case for case in NAMED if case.startswith(f"B-{group}-")]
     assert await clear(forked, program, profiles[program], *cases) == []
+
+
+async def test_a_back_end_that_is_killed_goes_on(forked: Forks) -> None:
+    async with target(forked, "-", *RESUMING) as subject:
+        profile = await profile_of(forked, RESUMING)
+        results = await run(subject, profile, "B-INF-11", "B-INF-13", patience=PATIENCE)
+    assert {each.name: f"{each.verdict.value} {each.reason}".strip() for each in results} == {
+        f"B-INF-{number}[{layout}]": "PASS" for number in (11, 13) for layout in ("split", "packed")
+    }

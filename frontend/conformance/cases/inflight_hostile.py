@@ -110,11 +110,14 @@ async def many_queues(peer: Peer) -> Verdict | None:
         )
 
 
-def _garbage(*, last: int, inflight: int, following: int) -> Callable[[InflightArea], None]:
+def _garbage(*, behind: int, last: int, inflight: int, following: int) -> Callable[[InflightArea], None]:
+    """Areas whose used index is so far behind that of the ring, which is 0."""
+
     def craft(area: InflightArea) -> None:
         for queue in range(area.queues):
+            used = -behind & 0xFFFF
             area.put_header(
-                QueueRegionSplit(version=VERSION, desc_num=SIZE, last_batch_head=last, used_idx=SIZE // 2), queue
+                QueueRegionSplit(version=VERSION, desc_num=SIZE, last_batch_head=last, used_idx=used), queue
             )
             for number in range(SIZE):
                 area.put_entry(number, DescStateSplit(inflight=inflight, next=following, counter=number), queue)
@@ -125,16 +128,19 @@ def _garbage(*, last: int, inflight: int, following: int) -> Callable[[InflightA
 @hostile(
     "B-INF-22",
     title="Rubbish in the area",
-    provoke="a last batch beyond the area, and one that is a loop; every entry in flight, with 1 and with 255",
+    provoke="a last batch that begins behind the area, one that goes there, one that is a loop, one that is too long; "
+    "every entry in flight, with 1 and with 255",
     passes="it comes to an end, and the back-end lives",
 )
 async def rubbish(peer: Peer) -> Verdict | None:
     """The area is shared memory: a front-end, or a back-end before this one, can have written anything there."""
     verdicts = {
-        await _endures_area(peer, _garbage(last=9999, inflight=0, following=65535)),
-        await _endures_area(peer, _garbage(last=0, inflight=0, following=0)),
-        await _endures_area(peer, _garbage(last=1, inflight=1, following=2)),
-        await _endures_area(peer, _garbage(last=1, inflight=255, following=1)),
+        await _endures_area(peer, _garbage(behind=3, last=9999, inflight=0, following=0)),
+        await _endures_area(peer, _garbage(behind=3, last=0, inflight=0, following=65535)),
+        await _endures_area(peer, _garbage(behind=3, last=1, inflight=1, following=1)),
+        await _endures_area(peer, _garbage(behind=65472, last=0, inflight=0, following=0)),
+        await _endures_area(peer, _garbage(behind=0, last=1, inflight=1, following=2)),
+        await _endures_area(peer, _garbage(behind=0, last=1, inflight=255, following=1)),
     }
     return Verdict.REJECT if verdicts == {Verdict.REJECT} else None
 

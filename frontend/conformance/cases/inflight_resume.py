@@ -6,14 +6,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from frontend.conformance.expect import equal
-from frontend.conformance.load import batch_of, segments, start, used_idx
-from frontend.conformance.raw_ring import descs_of
+from frontend.conformance.load import batch_of, start, used_idx
 from frontend.conformance.resume import (
     TRACKING,
     behind_used,
     crafted,
     hand_over,
     heads,
+    packed_area,
     resumed,
     tracked,
     use_by_hand,
@@ -22,11 +22,12 @@ from frontend.conformance.resume import (
 from frontend.conformance.suite import case
 from vhostuser.conformance import Failure, Level, Need
 from vhostuser.wire.features import ProtocolFeature, VirtioFeature
-from vhostuser.wire.inflight import VERSION, DescStatePacked, DescStateSplit, QueueRegionPacked, QueueRegionSplit
-from vhostuser.wire.packed import PackedBase, PackedDescFlags, Position, used_flags
+from vhostuser.wire.inflight import VERSION, DescStateSplit, QueueRegionSplit
+from vhostuser.wire.packed import PackedBase, Position
 
 if TYPE_CHECKING:
     from frontend.conformance.inflight import InflightArea
+    from frontend.conformance.model import Request
     from frontend.conformance.peer import Device, Peer
     from frontend.conformance.ring import TestRing
 
@@ -45,7 +46,7 @@ async def _killed(peer: Peer, *, after: int) -> None:
         for request in requests:
             device.ring.add(request)
         device.ring.publish(kick=True)
-        done = await device.ring.finish(after) if after else []
+        done = await _begun(device, area, after)
         await peer.target.kill()
         done += device.ring.reap()
         peer.note(f"{len(done)} of {len(requests)} requests were done before the kill")
@@ -59,6 +60,18 @@ async def _killed(peer: Peer, *, after: int) -> None:
         await device.ring.stays_idle(0.02)
         await device.works(1)
     peer.hang_up()
+
+
+async def _begun(device: Device, area: InflightArea, after: int) -> list[tuple[Request, int]]:
+    """Wait until so many requests are done and one more is in flight, or done as well; what is done."""
+    done = await device.ring.finish(after) if after else []
+
+    def begun() -> bool:
+        done.extend(device.ring.reap())
+        return len(done) > after or bool(area.in_flight(device.model.queue))
+
+    await device.ring.until(begun, f"after {after} requests none was begun")
+    return done
 
 
 @resume(
@@ -188,57 +201,6 @@ async def version_0(peer: Peer) -> None:
         await _not_again(device, area, 0)
 
 
-def _packed_area(device: Device, area: InflightArea, *, used: bool) -> int:
-    """One request that was completed in the area and not yet settled there; its number of descriptors.
-
-    Entries 0 to n - 1 have its descriptors, and the list of free entries began at n until it was completed; the last of
-    them names an entry that there is not.
-    """
-    ring, queue = device.ring, device.model.queue
-    request = device.request()
-    descs = descs_of(request)
-    count = segments(request)
-    ring.add(request)
-    ring.publish(kick=False)
-    words = ring.descriptor.view.cast("H")
-    name, flags = words[6], words[7]
-    if used:
-        words[7] = int(used_flags(True)) | flags & PackedDescFlags.WRITE
-    area.put_header(
-        QueueRegionPacked(
-            version=VERSION,
-            desc_num=ring.size,
-            free_head=0,
-            old_free_head=count,
-            used_idx=count,
-            old_used_idx=0,
-            used_wrap_counter=1,
-            old_used_wrap_counter=1,
-        ),
-        queue,
-    )
-    for number in range(ring.size):
-        area.put_entry(number, DescStatePacked(next=number + 1), queue)
-    for number, desc in enumerate(descs):
-        head = number == 0
-        area.put_entry(
-            number,
-            DescStatePacked(
-                inflight=int(head),
-                next=number + 1,
-                last=count - 1 if head else 0,
-                num=count if head else 0,
-                counter=1 if head else 0,
-                id=name,
-                flags=desc.flags | PackedDescFlags.AVAIL,
-                len=desc.length,
-                addr=desc.addr,
-            ),
-            queue,
-        )
-    return count
-
-
 @resume(
     "B-INF-17",
     title="Packed: a completion that reached the driver is settled",
@@ -249,14 +211,18 @@ def _packed_area(device: Device, area: InflightArea, *, used: bool) -> int:
 async def commit(peer: Peer) -> None:
     """The descriptor's flags are the one store that the driver sees: they decide whether it happened."""
     async with crafted(peer, virtio=PACKED) as (device, area):
-        count = _packed_area(device, area, used=True)
+        request, count = packed_area(device, area, used=True)
         device.ring.reap()
         place = Position(count, True)
         device.ring.base = int(PackedBase(place, place))
+        before = [bytes(each.view) for each in request.writable]
         await hand_over(device, area)
         await device.session.in_sync()
         await device.ring.stays_idle(0.05)
         await device.works(2)
+        # Its second completion would stand where the driver has been already, and does not look again.
+        if before != [bytes(each.view) for each in request.writable]:
+            raise Failure("what was used was carried out again: something was written to its buffers")
 
 
 @resume(
@@ -269,7 +235,7 @@ async def commit(peer: Peer) -> None:
 async def roll_back(peer: Peer) -> None:
     """The driver waits still: for it, nothing has happened."""
     async with crafted(peer, virtio=PACKED) as (device, area):
-        count = _packed_area(device, area, used=False)
+        _, count = packed_area(device, area, used=False)
         device.ring.base = int(PackedBase(Position(count, True), Position(0, True)))
         await hand_over(device, area)
         ((request, used),) = await device.ring.finish(1)
@@ -295,9 +261,10 @@ async def suspended(peer: Peer) -> None:
         for request in requests:
             device.ring.add(request)
         device.ring.publish(kick=True)
+        done = await _begun(device, area, 0)
         for ring in device.rings:
             ring.base = await ring.stop(device.session)
-        done = device.ring.reap()
+        done += device.ring.reap()
         peer.note(f"{len(requests) - len(done)} of {len(requests)} requests went over")
         device = await resumed(peer, device, area, protocol=SUSPENDING)
         done += await device.ring.finish(len(requests) - len(done))

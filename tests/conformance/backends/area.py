@@ -7,7 +7,6 @@ of the stores in ``recorded_split.py`` and ``recorded_packed.py`` is what keeps 
 from __future__ import annotations
 
 import mmap
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vhostuser.memory.backends import MemoryBackendMemfd
@@ -25,11 +24,15 @@ if TYPE_CHECKING:
     from vhostuser.wire.schema import Structure
 
 
-@cache
-def _fields(kind: Any) -> list[tuple[str, int, int]]:
+_known: dict[Any, list[tuple[str, int, int]]] = {}
+
+
+def _fields(kind: type[Structure]) -> list[tuple[str, int, int]]:
     """Name, width and offset of each."""
-    sizes = {name: layout.sizeof() for name, layout in layouts(kind)}
-    return [(name, sizes[name], kind.wire_offset(name)) for name in kind.__match_args__]
+    if kind not in _known:
+        sizes = {name: layout.sizeof() for name, layout in layouts(kind)}
+        _known[kind] = [(name, sizes[name], kind.wire_offset(name)) for name in kind.__match_args__]
+    return _known[kind]
 
 
 class Live:
