@@ -22,6 +22,9 @@ static inline void store32_release(uint32_t *word, uint32_t value) { __atomic_st
    load. */
 static inline void full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
+/* Ask for a line that will be read soon.  Nothing happens if the address is nobody's. */
+static inline void foresee(const void *address) { __builtin_prefetch(address); }
+
 /* Copy bytes that somebody may be changing, and never look at them again.
 
    A plain memcpy does not promise that: the compiler may drop the copy and read the original each time a field of the

@@ -13,4 +13,5 @@ cdef extern from "atomics.h" nogil:
     void store32(uint32_t *word, uint32_t value) noexcept
     void store32_release(uint32_t *word, uint32_t value) noexcept
     void full_fence() noexcept
+    void foresee(const void *address) noexcept
     void copy_once(void *copy, const void *shared, size_t length) noexcept

@@ -9,6 +9,7 @@ is EFAULT and not a signal.  A mapped image is copied instead; what the SIGBUS g
 Python too, which knows what was damaged.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EOPNOTSUPP, errno
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
@@ -96,6 +97,7 @@ cdef class Image:
         return load64(&self.requests), load64(&self.bytes_read), load64(&self.bytes_written)
 
 
+@cython.final
 cdef class BlkLoop:
     """A `vhostuser.device.CompiledLoop`.
 
@@ -198,11 +200,13 @@ cdef class BlkLoop:
         cdef Chain *chain = &self.chain
         cdef iovec *last = chain.pieces + chain.readable + chain.writable - 1
         cdef uint64_t length = chain.writable_bytes - 1
+        cdef uint32_t count
         cdef bint done
         if not self.on_disk(sector, length):
             return False
         last.iov_len -= 1  # its last byte is the status
-        done = self.move(sector << SECTOR_SHIFT, chain.readable, chain.writable, length, True)
+        count = chain.writable - (last.iov_len == 0)  # a row of one is what the kernel is quickest with
+        done = self.move(sector << SECTOR_SHIFT, chain.readable, count, length, True)
         last.iov_len += 1
         if not done:
             return False

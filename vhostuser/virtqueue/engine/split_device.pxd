@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 
 from vhostuser.virtqueue.engine.atomics cimport (
     copy_once,
+    foresee,
     full_fence,
     load16,
     load16_acquire,
@@ -50,6 +51,11 @@ cdef inline uint16_t *split_used_event(DeviceRing *ring) noexcept nogil:
 
 cdef inline uint16_t *split_avail_event(DeviceRing *ring) noexcept nogil:
     return ring.device + RING + 4 * ring.queue_size
+
+
+cdef inline uint32_t split_head(DeviceRing *ring) noexcept nogil:
+    """The head of the next chain, as the driver says: any 16 bits."""
+    return load16(ring.driver + RING + (ring.next_avail & (ring.queue_size - 1)))
 
 
 cdef inline int split_look(DeviceRing *ring) noexcept nogil:
@@ -113,7 +119,7 @@ cdef inline int split_pop(DeviceRing *ring, Chain *chain) noexcept nogil:
             return LIED
         if ring.next_avail == ring.avail_seen:
             return NOTHING
-    head = load16(ring.driver + RING + (ring.next_avail & (ring.queue_size - 1)))
+    head = split_head(ring)
     if head < ring.queue_size and ring.taken[head]:
         return lied(&ring.lie, CHAIN_IN_FLIGHT, head, 0, 0, 0)
     chain.head = head
@@ -121,6 +127,8 @@ cdef inline int split_pop(DeviceRing *ring, Chain *chain) noexcept nogil:
     if split_walk(ring, chain) == LIED:
         return LIED
     ring.next_avail = (ring.next_avail + 1) & 0xFFFF
+    if ring.next_avail != ring.avail_seen:  # the driver's processor still has the descriptors of the next chain
+        foresee(ring.descriptor + DESC_SIZE * split_head(ring))
     return ONE
 
 
