@@ -68,7 +68,7 @@ _RUNNING = [
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="For a case that has no limit of its own.  [default: 5]",
+        help="For a case that has no limit of its own.  [default: 20]",
     ),
     click.option(
         "--reuse/--fresh",

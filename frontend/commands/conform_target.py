@@ -7,7 +7,7 @@
     prepare = ["truncate -s 16M {scratch}/d.img"]   # run once, before the first start
     type = "blk"                                    # what it is, if it cannot be guessed
     known-issues = "qsd-known.toml"                 # beside this file
-    timeout = 10                                    # seconds for a case
+    timeout = 60                                    # seconds for a case
     reuse = true                                    # one program for many cases
     alone = true                                    # no two of the program at a time
 """
@@ -24,6 +24,9 @@ import click
 
 from vhostuser.conformance.known import KnownIssues, KnownIssuesError
 
+SECONDS = 20.0
+"""For a case without a limit of its own.  What hangs is found sooner, by those who wait for it; what is only slow, on a
+machine with other things to do, is no finding."""
 KINDS = {
     "exec": str,
     "socket-path": str,
@@ -62,7 +65,7 @@ class Definition:
     prepare: tuple[tuple[str, ...], ...] = ()
     device_type: int | None = None
     known: KnownIssues
-    timeout: float = 5.0
+    timeout: float = SECONDS
     reuse: bool = False
     alone: bool = False
 
@@ -105,7 +108,7 @@ def definition(
         prepare=tuple(_words("prepare", each, socket=False) for each in fields.get("prepare", [])),
         device_type=device_type if device_type is not None else _type(fields.get("type")),
         known=_known(known_issues),
-        timeout=timeout or fields.get("timeout", 5.0),
+        timeout=timeout or fields.get("timeout", SECONDS),
         reuse=reuse if reuse is not None else fields.get("reuse", False),
         alone=alone or fields.get("alone", False),
     )

@@ -45,7 +45,7 @@ class Options:
             and that counts, so that no result depends on the order.
     """
 
-    seconds: float = 5.0
+    seconds: float = 20.0
     strict: bool = False
     reuse: bool = False
 

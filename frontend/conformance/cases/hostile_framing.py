@@ -85,7 +85,6 @@ async def half_payload(peer: Peer) -> None:
     provoke="a header with size 0xffffffff and nothing behind it",
     passes="the connection is closed soon; no such amount of memory is taken",
     tags=TAGS,
-    seconds=10,
 )
 async def huge_size(peer: Peer) -> Verdict | None:
     """The size is the first number a back-end believes.  No message is as long as that, so nothing has to be read."""

@@ -193,7 +193,6 @@ async def file_too_small(peer: Peer) -> None:
     provoke="a running device; the memory file is cut to nothing; a kick",
     passes="the back-end lives: no death by SIGBUS; it may hang up, or demand sealed files",
     tags=TAGS,
-    seconds=10,
 )
 async def file_shrinks(peer: Peer) -> None:
     """A front-end can do this at any moment unless the file is sealed against it, and a load from such a page is fatal

@@ -48,7 +48,7 @@ GUEST = 0x10_0000
     provoke="NUM, BASE, ADDR, ENABLE and GET_VRING_BASE for the ring behind the last, for 256 and for 0xffffffff",
     passes="refused, closed or ignored, and the back-end lives",
     tags=TAGS,
-    seconds=15,
+    seconds=60,
 )
 async def index_out_of_range(peer: Peer) -> Verdict | None:
     """The number is used as an index at once, in C without a check: it is the most common of all bugs here."""

@@ -42,7 +42,6 @@ WORKS = 0.5
     passes="the ring goes on, or waits (that is told); once the answers are read each question has its own, and the "
     "device works; hanging up is fine too",
     tags=("hostile",),
-    seconds=15,
 )
 async def does_not_read(peer: Peer) -> Verdict | None:
     """A socket has room for so much, and then somebody waits.  That may be who serves this one front-end; it may not

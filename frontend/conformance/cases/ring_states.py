@@ -185,7 +185,6 @@ async def stays_enabled(peer: Peer) -> None:
     provoke="stop and start one ring, twenty times, with requests in between, and one that was kicked while it stood",
     passes="they are done",
     variants=BOTH,
-    seconds=15,
 )
 async def restarted(peer: Peer) -> None:
     """Guests pause, resume, and reload drivers.
