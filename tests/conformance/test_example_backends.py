@@ -60,7 +60,7 @@ async def results_of(words: str, *patterns: str) -> list[Result]:
         ("messages keys", ["B-CRY-*"], 4),
         ("messages disk", ["B-STS-*", "B-RST-*"], 17),
         ("rare", ["B-XEN-*"], 3),
-        ("resuming", ["B-INF-*", "no:B-INF-11", "no:B-INF-13"], 29),
+        ("resuming", ["B-INF-*", "no:B-INF-11", "no:B-INF-13", "B-VR-14"], 30),
         ("sharing", ["B-OBJ-*", "B-SHM-*", "B-CH-0*"], 26),
         pytest.param("missing", ["B-PC-*", "no:B-PC-02"], 12, marks=userfaultfd),
     ],

@@ -1,7 +1,7 @@
 """A back-end with a fault: ``python -m tests.conformance.mutants NAME|- [words of vhost-user backend] [options]``.
 
-``resuming --socket-path PATH`` is the example back-end of that name, which has what ours have not.  ``-`` is a back-end
-without a fault.  The rings are driven by Python, where the faults are.
+``rare --socket-path PATH`` and ``resuming --socket-path PATH`` are example back-ends, for what ours have not; ``-`` is
+a back-end without a fault.  The rings are driven by Python, where the faults are.
 
 With ``--serve-forks FD`` it becomes a parent of such programs instead: everything is imported once, and a start is a
 fork (`tests.conformance.warm`).
@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, NoReturn
 os.environ["VHOST_USER_ENGINE"] = "python"
 
 from tests.conformance import warm
-from tests.conformance.backends import resuming
+from tests.conformance.backends import rare, resuming
 from tests.conformance.mutants import all_mutants
 from vhostuser.cli import backend, disk, serving  # noqa: F401 - the last two: before the first fork
 from vhostuser.devices import rng  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+EXAMPLES = {"rare": rare.main, "resuming": resuming.main}
 
 
 def run(words: Sequence[str]) -> NoReturn:
@@ -33,8 +35,8 @@ def run(words: Sequence[str]) -> NoReturn:
     try:
         if name != "-":
             all_mutants()[name].patch()
-        if command[0] == "resuming":
-            resuming.main(command[-1])
+        if command[0] in EXAMPLES:
+            EXAMPLES[command[0]](command[-1])
         else:
             backend.backend(command)
     except SystemExit as end:

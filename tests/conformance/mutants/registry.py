@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     Patch: TypeAlias = Callable[[], None]
 
-__all__ = ["BLK", "RESUMING", "RNG", "Mutant", "all_mutants", "edit", "mutant", "replace", "wrap"]
+__all__ = ["BLK", "RARE", "RESUMING", "RNG", "Mutant", "all_mutants", "edit", "mutant", "replace", "wrap"]
 
 BLK: Final = ("blk", "--memory-size", "4M", "--num-queues", "2", "--packed", "--serve", "task")
 RNG: Final = ("rng", "--packed")
+RARE: Final = ("rare",)
 RESUMING: Final = ("resuming",)
-"""The example back-end of that name; the others are ours."""
+"""Both: example back-ends (`tests.conformance.backends`), for what ours have not."""
 _MUTANTS: dict[str, Mutant] = {}
 _EDITED: dict[Any, str] = {}
 """The source of functions that were edited, which is in no file."""
@@ -36,7 +37,7 @@ class Mutant:
         name: of the function that makes it.
         deviation: what it does wrong, in a sentence.
         caught_by: cases, or variants of cases ("B-STA-01[packed]"), each of which has to find it.
-        program: words of ``vhost-user backend`` that say which device it is, or `RESUMING`.
+        program: words of ``vhost-user backend`` that say which device it is, or an example.
         offers: it does not offer the same as the back-end without a fault, so it has to be asked.
         grade: how it ends when it is asked to, if that is what is wrong with it.
         patch: breaks the library, in a process that serves nothing else.
