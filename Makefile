@@ -9,6 +9,7 @@ DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 ABI3 ?=
+JOBS ?= auto
 
 # A stamp a set of requirements: `make demo` does not wait for linters, nor need them to exist for this machine.
 READY_TO_TEST = $(VENV)/ready-to-test
@@ -28,14 +29,16 @@ help:
 	@echo 'make wheel    a wheel, into dist/; ABI3=1: one for every CPython from 3.11 on'
 	@echo 'make clean    remove everything that these targets made'
 	@echo
-	@echo 'Set-up happens by itself, in $(VENV), with $(PYTHON).  More: DEMO_ARGS="--json", PYTEST_ARGS="-k memory".'
+	@echo 'Set-up happens by itself, in $(VENV), with $(PYTHON).  More: DEMO_ARGS="--json", PYTEST_ARGS="-k memory", JOBS=4.'
 
 demo: $(READY_TO_TEST)
 	$(VENV)/bin/vhost-user demo $(DEMO_ARGS)
 
 test: $(READY_TO_TEST)
-	$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-report=json:$(VENV)/coverage.json $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses=$(JOBS) --dist=loadfile \
+	    --cov --cov-report= --cov-report=json:$(VENV)/coverage.json $(PYTEST_ARGS)
 	$(VENV)/bin/python tests/tools/coverage_floor.py $(VENV)/coverage.json
+	@echo 'line by line: $(VENV)/bin/coverage report'
 
 lint: $(READY_TO_LINT)
 	$(VENV)/bin/ruff format --check .

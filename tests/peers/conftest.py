@@ -6,6 +6,7 @@ or fails with the reason when ``CI=true``.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,17 @@ from tests.peers.user_mode_linux import UserModeLinux
 from tests.tools.missing import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under ``CI=true`` no test here may be skipped, for whatever reason."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is a failure here: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")
