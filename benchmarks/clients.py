@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from benchmarks.sample import Values
 
 BLOCK = 4096
+WATCH_US = 10_000
+"""Longer than any back-end takes that has something to do: a front-end that watches so long never sleeps."""
 PATIENCE = 30
 """Seconds that a client may take longer than it was asked to."""
 
@@ -68,9 +70,20 @@ def by_us(backend: Running, load: Load, engine: str) -> Values:
     Raises:
         Failed: it ended with an error.
     """
-    chosen = ["--engine", engine] if has_engines() else []
-    options = ["--depth", str(load.depth), "--queues", str(load.queues), "--seconds", str(load.seconds), *chosen]
-    command = [*PROGRAM, "bench", "blk", "--socket-path", str(backend.socket_path), "--json", *options]
+    chosen = ["--engine", engine] if has_option("--engine") else []
+    watching = [] if load.sleeping or not has_option("--poll-us") else ["--poll-us", str(WATCH_US)]
+    options = ["--depth", str(load.depth), "--queues", str(load.queues), "--seconds", str(load.seconds)]
+    command = [
+        *PROGRAM,
+        "bench",
+        "blk",
+        "--socket-path",
+        str(backend.socket_path),
+        "--json",
+        *options,
+        *chosen,
+        *watching,
+    ]
     found = _told(command, load.seconds, engine)
     return {name: found[name] for name in ("iops", "p50_us", "p99_us")}
 
@@ -85,10 +98,10 @@ def by_the_machine(programs: Programs, image: Path, seconds: float) -> Values:
 
 
 @cache
-def has_engines() -> bool:
-    """Whether our front-end can be told which engine to use."""
+def has_option(name: str) -> bool:
+    """Whether our front-end knows it: earlier versions are measured too."""
     asked = subprocess.run([*PROGRAM, "bench", "blk", "--help"], capture_output=True, text=True, check=True)
-    return "--engine" in asked.stdout
+    return name in asked.stdout
 
 
 def time_of_command(*command: str) -> float:

@@ -7,7 +7,7 @@ one experiment.  Writing comes last: the system goes on for a while to bring to 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from benchmarks.clients import (
     by_libblkio,
     by_the_machine,
     by_us,
-    has_engines,
+    has_option,
     time_of_command,
     time_of_import,
 )
@@ -35,7 +35,12 @@ MACHINE = "machine"
 SCALED = (b.PYTHON, b.RING, b.RING_COPY, b.LOOP, b.LOOP_MAPPED, b.QSD_THREADS, b.QSD_URING)
 FAST = (b.LOOP_MAPPED, b.QSD_NULL)
 """Back-ends that leave a front-end to itself; the first that is there is taken."""
-FRONTENDS = {"libblkio": "libblkio, polling", "us-native": "ours, compiled", "us-python": "ours, Python"}
+FRONTENDS = {
+    "libblkio": "libblkio, polling",
+    "us-native": "ours, compiled, polling",
+    "us-asleep": "ours, compiled, sleeping",
+    "us-python": "ours, Python",
+}
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,9 @@ def writes(lab: Laboratory, scale: Scale) -> Iterator[Case]:
 def _frontend(lab: Laboratory, running: b.Running, load: Load, name: str) -> Callable[[], Values]:
     if name == "libblkio":
         return lambda: by_libblkio(lab.programs, running, load)
-    engine = name.removeprefix("us-")
-    if engine == "native" and not (has_engines() and b.has_native_engine()):
+    engine = "python" if name == "us-python" else "native"
+    load = replace(load, sleeping=name != "us-native")
+    if engine == "native" and not (has_option("--engine") and b.has_native_engine()):
         return _nothing
     return lambda: by_us(running, load, engine)
 

@@ -71,6 +71,13 @@ def bench() -> None:
     help="What makes the requests: trio and Python, or a compiled loop.  [default: native where it is built]",
 )
 @click.option(
+    "--poll-us",
+    type=click.IntRange(0, 1_000_000),
+    default=0,
+    show_default=True,
+    help="Watch the ring this long before sleeping, which spares the back-end notifications; the compiled loop only.",
+)
+@click.option(
     "--verify", is_flag=True, help="OVERWRITE THE DISK with a pattern first, and check each block that is read."
 )
 @json_option
@@ -83,6 +90,7 @@ def blk(
     seconds: float,
     packed: bool,
     engine: str | None,
+    poll_us: int,
     verify: bool,
     as_json: bool,
 ) -> None:
@@ -98,7 +106,9 @@ def blk(
     from frontend.commands.bench_load import Load
 
     chosen = _engine(engine)
-    load = Load(rw, block_size, seconds, pattern=FIRST_WORD if verify else 0)
+    if poll_us and chosen == "python":
+        raise click.UsageError("--poll-us: trio sleeps; only the compiled engine can watch a ring")
+    load = Load(rw, block_size, seconds, pattern=FIRST_WORD if verify else 0, watch_us=poll_us)
     common = {**asdict(target), "queues": queues, "block_size": block_size, "packed": packed}
     runs = [measure(BlkTarget(**common, depth=depth), replace(load, depth=depth), chosen) for depth in depths]
     if as_json:

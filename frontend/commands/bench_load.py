@@ -30,6 +30,7 @@ class Load:
         depth: requests in flight.
         pattern: first 64-bit word of the disk, which is written all over before and then expected: each word is one
             more than the word before it.  0: what is read is not looked at.
+        watch_us: microseconds for which a compiled loop looks at the ring before it sleeps.
     """
 
     rw: str
@@ -37,6 +38,7 @@ class Load:
     seconds: float
     depth: int = 1
     pattern: int = 0
+    watch_us: int = 0
 
     def block(self, sector: int) -> bytes:
         """What the pattern wants at a sector; `pattern` is not 0."""

@@ -97,6 +97,7 @@ class _Bench:
                     pattern=self._load.pattern,
                     seed=random.getrandbits(63),
                     latencies=buckets,
+                    watch_seconds=self._load.watch_us / 1e6,
                 ),
             )
             for queue, ring, buckets in zip(self._disk.link.queues, self._rings, self._buckets, strict=True)

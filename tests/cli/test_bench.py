@@ -131,6 +131,21 @@ def test_blocks_that_were_written_are_found_again(folder: Path, engine: str, rw:
     assert words.tolist() == list(range(words[0], words[0] + len(words)))
 
 
+@needs_native
+@pytest.mark.parametrize("packed", [[], ["--packed"]], ids=["split", "packed"])
+def test_a_ring_that_is_watched_gives_back_the_same_blocks(folder: Path, packed: list[str]) -> None:
+    with listening(folder, "blk", "--memory-size", "1M", "--packed") as disk:
+        for microseconds in ("1", "10000"):  # hardly a look, and longer than any request takes
+            ran = bench(disk, "--verify", "--poll-us", microseconds, "--depth", "1", "--depth", "8", "--json", *packed)
+            assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_python_cannot_watch_a_ring(folder: Path) -> None:
+    ran = vhost_user("bench", "blk", "--socket-path", folder / "none", "--engine", "python", "--poll-us", "50")
+    assert ran.returncode == 2
+    assert b"only the compiled engine can watch a ring" in ran.stderr
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_disk_that_forgets_is_found_out(folder: Path, engine: str) -> None:
     with listening(folder, "blk", "--null", "1M") as disk:

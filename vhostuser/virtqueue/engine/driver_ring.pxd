@@ -19,6 +19,7 @@ from vhostuser.virtqueue.engine.packed_driver cimport (
     packed_add,
     packed_driver_arm,
     packed_driver_disarm,
+    packed_driver_has_more,
     packed_driver_publish,
     packed_named,
     packed_take_back,
@@ -27,6 +28,7 @@ from vhostuser.virtqueue.engine.split_driver cimport (
     split_add,
     split_driver_arm,
     split_driver_disarm,
+    split_driver_has_more,
     split_driver_look,
     split_driver_publish,
     split_named,
@@ -125,6 +127,11 @@ cdef inline int driver_reap(DriverRing *ring, Used *used) noexcept nogil:
         ring.records[used.head].published = 0
         ring.published -= 1
     return found
+
+
+cdef inline bint driver_has_more(DriverRing *ring) noexcept nogil:
+    """Look for a chain that was used, without asking for notifications."""
+    return packed_driver_has_more(ring) if ring.packed else split_driver_has_more(ring)
 
 
 cdef inline bint driver_arm(DriverRing *ring) noexcept nogil:

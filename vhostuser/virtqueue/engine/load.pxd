@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from vhostuser.virtqueue.engine.driver cimport NativeDriver
-from vhostuser.virtqueue.engine.types cimport Used
+from vhostuser.virtqueue.engine.types cimport DriverRing, Used
 
 cdef struct Slot:
     # Guest memory for one request, and what is in it now.
@@ -29,6 +29,7 @@ cdef class BlkLoad:
     cdef uint64_t write_share  # of 2^32
     cdef uint64_t pattern  # 0: what is read is not looked at
     cdef uint64_t chance  # state of the random numbers
+    cdef uint64_t watch_ns
     cdef uint64_t next_block  # of a run from the first to the last
     cdef bint in_turn
     cdef uint32_t stopping
@@ -38,6 +39,7 @@ cdef class BlkLoad:
     cdef int bad_status
 
     cdef int work(self, int kick, int call, int stop, uint64_t until) except? -1 nogil
+    cdef bint watch(self, DriverRing *ring) noexcept nogil
     cdef bint more(self, uint64_t until) noexcept nogil
     cdef bint begin(self, uint64_t now) noexcept nogil
     cdef void prepare(self, Slot *slot) noexcept nogil

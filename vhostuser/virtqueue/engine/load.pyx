@@ -7,6 +7,7 @@ With a pattern, each 64-bit word of the disk is one more than the word before it
 read that was answered and not done (what was in the buffer before is spoiled) and a torn block all show.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -17,10 +18,21 @@ from vhostuser.virtqueue.engine.driver_ring cimport (
     driver_add,
     driver_arm,
     driver_disarm,
+    driver_has_more,
     driver_publish,
     driver_reap,
 )
-from vhostuser.virtqueue.engine.loop cimport POLLIN, load64, now_ns, pollfd, signal_through, sleep_on, store64
+from vhostuser.virtqueue.engine.loop cimport (
+    LOOKS,
+    POLLIN,
+    load64,
+    now_ns,
+    pollfd,
+    relax,
+    signal_through,
+    sleep_on,
+    store64,
+)
 from vhostuser.virtqueue.engine.types cimport LIED, ONE, DriverRing, Segment, Used
 
 cdef enum:
@@ -54,6 +66,7 @@ cdef inline uint32_t bucket_of(uint64_t ns) noexcept nogil:
     return shift * 64 + <uint32_t> (ns >> shift)
 
 
+@cython.final
 cdef class BlkLoad:
     """Load for one queue.
 
@@ -66,10 +79,11 @@ cdef class BlkLoad:
         pattern: first word of the disk, to be written and looked for; 0 for neither.
         seed: of the random numbers.
         latencies: array of `BUCKETS` 64-bit numbers, counted up.
+        watch_seconds: how long to look at a ring in which nothing has come back before sleeping.
     """
 
     def __cinit__(self, queue, slots, *, uint32_t block_size, uint64_t blocks, double write_share, uint64_t pattern,
-                  uint64_t seed, latencies):
+                  uint64_t seed, latencies, double watch_seconds=0.0):
         cdef Py_buffer found
         cdef uint32_t index
         if not isinstance(queue, NativeDriver):
@@ -82,6 +96,7 @@ cdef class BlkLoad:
         self.block_size, self.blocks, self.pattern = block_size, blocks, pattern
         self.write_share = <uint64_t> (write_share * 4294967296.0)
         self.chance = seed | 1
+        self.watch_ns = <uint64_t> (watch_seconds * 1e9)
         self.slots = <Slot *> calloc(self.depth + 1, sizeof(Slot))
         self.idle = <uint32_t *> calloc(self.depth + 1, sizeof(uint32_t))
         self.slot_of = <uint32_t *> calloc(1 << 16, sizeof(uint32_t))
@@ -175,10 +190,24 @@ cdef class BlkLoad:
             if found == LIED:
                 return LIED
             if count == 0 and not (self.idle_count and self.more(until)):
-                if not driver_arm(ring):
+                if not self.watch(ring) and not driver_arm(ring):
                     sleep_on(ends, 2, PATIENCE_MS)
                 driver_disarm(ring)
         return 0
+
+    cdef bint watch(self, DriverRing *ring) noexcept nogil:
+        """Spare the device a notification; true when something has come back, or there is a reason to stop."""
+        cdef uint64_t until
+        cdef int look
+        if self.watch_ns == 0:
+            return False
+        until = now_ns() + self.watch_ns
+        while now_ns() < until:
+            for look in range(LOOKS):
+                if driver_has_more(ring) or load32_acquire(&self.stopping) != 0:
+                    return True
+                relax()
+        return False
 
     cdef bint more(self, uint64_t until) noexcept nogil:
         """Is there something left to begin?  However late it has become, there is a first request."""

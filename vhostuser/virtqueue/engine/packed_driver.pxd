@@ -137,13 +137,17 @@ cdef inline int packed_named(DriverRing *ring, Used *used) noexcept nogil:
     return ONE
 
 
+cdef inline bint packed_driver_has_more(DriverRing *ring) noexcept nogil:
+    return (load16_acquire(driver_flags(ring, ring.next_used)) & TURN) == used_flags(ring.next_used, ring.queue_size)
+
+
 cdef inline bint packed_driver_arm(DriverRing *ring) noexcept nogil:
     ask(ring.driver, ring.next_used, ring.queue_size, ring.event_idx)
     # Store "wake me", then look once more: the mirror of what the device does when it publishes.  Without the fence our
     # load of the flags can come before our store: it finds nothing new, the device finds notifications still
     # suppressed, and we sleep on a completion.
     full_fence()
-    return (load16_acquire(driver_flags(ring, ring.next_used)) & TURN) == used_flags(ring.next_used, ring.queue_size)
+    return packed_driver_has_more(ring)
 
 
 cdef inline void packed_driver_disarm(DriverRing *ring) noexcept nogil:

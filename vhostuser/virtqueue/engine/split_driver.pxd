@@ -151,6 +151,10 @@ cdef inline int split_named(DriverRing *ring, Used *used) noexcept nogil:
     return ONE
 
 
+cdef inline bint split_driver_has_more(const DriverRing *ring) noexcept nogil:
+    return load16(ring.device + IDX) != ring.next_used
+
+
 cdef inline bint split_driver_arm(DriverRing *ring) noexcept nogil:
     if ring.event_idx:
         store16(ring.driver + RING + ring.queue_size, <uint16_t> ring.next_used)
@@ -160,7 +164,7 @@ cdef inline bint split_driver_arm(DriverRing *ring) noexcept nogil:
     # load of used.idx can come before our store: it finds nothing new, the device finds notifications still suppressed,
     # and we sleep on a completion.
     full_fence()
-    return load16(ring.device + IDX) != ring.next_used
+    return split_driver_has_more(ring)
 
 
 cdef inline void split_driver_disarm(DriverRing *ring) noexcept nogil:
