@@ -6,7 +6,6 @@ not write where the driver did not let it, stop answering messages, die, or burn
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from frontend.conformance.raw_ring import RawRing, descs_of
 from frontend.conformance.session import Closed
 from frontend.conformance.watch import Footprint, written_by_device
 from vhostuser.conformance import Failure, Verdict
+from vhostuser.conformance.oracle import spins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 REACTION = 0.1
 """Seconds in which something may be seen of a broken ring; that nothing is seen is fine."""
-IDLE = 0.05
-"""Seconds over which the processor time of a back-end with nothing to do is looked at."""
 
 
 async def endures(
@@ -143,27 +141,12 @@ async def keeps_quiet(peer: Peer) -> None:
     Raises:
         Failure: it is busy with nothing, and was not before.
     """
-    if not await _spins(peer):
+    if not await spins(peer.target.pid):
         return
     peer.hang_up()
     with suppress(Closed):
         async with peer.device():
-            if await _spins(peer):
+            if await spins(peer.target.pid):
                 peer.note("it uses a whole processor even when nothing is wrong")
                 return
     raise Failure("the back-end goes on using processor time although there is nothing to do")
-
-
-async def _spins(peer: Peer) -> bool:
-    """More than half a processor in each of several windows in a row."""
-    for _ in range(6):
-        vitals, began = peer.target.vitals(), time.monotonic()
-        if vitals is None or vitals.cpu_seconds is None:
-            return False
-        await trio.sleep(IDLE)
-        later = peer.target.vitals()
-        if later is None or later.cpu_seconds is None:
-            return False
-        if later.cpu_seconds - vitals.cpu_seconds < (time.monotonic() - began) / 2:
-            return False
-    return True

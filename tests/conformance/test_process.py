@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from vhostuser.conformance import vitals
+from vhostuser.conformance.oracle import spins
 from vhostuser.conformance.process import KEPT, Ending, Output, Program
 
 if TYPE_CHECKING:
@@ -134,3 +135,12 @@ def test_only_the_end_of_a_long_output_is_kept() -> None:
     assert output.news().startswith("[4 bytes before this]\nxxx")
     assert output.news().endswith("late")
     assert len(output.kept()) == KEPT
+
+
+@needs_proc
+@pytest.mark.parametrize("busy", [True, False])
+async def test_who_is_busy_all_the_time_is_told_however_little_it_gets(busy: bool) -> None:
+    source = "import time\nprint('ready', flush=True)\nwhile True:\n    " + ("pass" if busy else "time.sleep(3600)")
+    async with python(source) as program:
+        await said(program, "ready")
+        assert await spins(program.pid) is busy

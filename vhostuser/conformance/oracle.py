@@ -14,6 +14,7 @@ import trio
 
 from vhostuser.conformance.case import CaseError, Wedged
 from vhostuser.conformance.verdict import Verdict
+from vhostuser.conformance.vitals import demand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ LOOK: Final = 0.01
 SPIN_LOOKS: Final = 10
 SPIN_SECONDS: Final = 0.05
 SPINS: Final = 0.8
-"""Share of a processor that is too much for a target with nobody connected."""
+"""Share of a processor that is too much to want for a target that has nothing to do."""
 
 _REPORTS: Final = re.compile(
     r"^.*(?:ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error: |Assertion .* failed).*$", re.MULTILINE
@@ -133,17 +134,17 @@ def _without_number(what: str) -> str:
     return re.sub(r"(socket|pipe):\[\d+\]", r"\1", what)
 
 
-async def spins(subject: Subject) -> bool:
-    """Whether the target keeps a processor busy though nobody is connected."""
+async def spins(pid: int | None) -> bool:
+    """Whether a process that has nothing to do is busy all the time.
+
+    It is looked at as long as it wants to run at each look.  How much of a processor it gets says nothing: that
+    depends on who else wants one.
+    """
+    began, first, wanted = trio.current_time(), demand(pid), 0.0
     for number in range(SPIN_LOOKS):
-        before, began = _cpu(subject), trio.current_time()
         await trio.sleep(SPIN_SECONDS if number else LOOK)
-        now = _cpu(subject)
-        if now is None or before is None or now - before < SPINS * (trio.current_time() - began):
+        last = demand(pid)
+        if first is None or last is None or not last.now:
             return False
-    return True
-
-
-def _cpu(subject: Subject) -> float | None:
-    sample = subject.vitals()
-    return None if sample is None else sample.cpu_seconds
+        wanted = last.seconds - first.seconds
+    return wanted >= SPINS * (trio.current_time() - began)

@@ -76,6 +76,20 @@ def a_front_end_that_leaves_ends_the_program() -> None:
         raise SystemExit(1)
 
 
+@mutant("B-OWN-06")
+def busy_after_the_first_front_end() -> None:
+    """Once a front-end has left, the program looks for the next one without a pause."""
+
+    async def look() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+
+    @wrap(server, "serve_one")
+    async def serve_one(original: Any, device: Device, channel: Any, **options: Any) -> None:
+        await original(device, channel, **options)
+        trio.lowlevel.spawn_system_task(look)
+
+
 @mutant("B-OWN-07")
 def a_loss_in_the_middle_of_requests_ends_the_program() -> None:
     """A front-end that hangs up while rings run ends the program."""
