@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from frontend.conformance.session import Closed
+from frontend.conformance.watch import Footprint, written_by_device
 from frontend.guest.memory import Buffer
-from vhostuser.conformance import Verdict, Wedged
+from vhostuser.conformance import Failure, Verdict, Wedged
 from vhostuser.memory.map import GuestAddr
 
 if TYPE_CHECKING:
@@ -55,22 +56,43 @@ async def unreachable(peer: Peer, device: Device, request: Request) -> Verdict |
 
     Returns:
         REJECT when it hung up.
+
+    Raises:
+        Failure: something else was written to, or the request came back as if it had been done.
     """
-    verdict = None
+    addr, verdict = largest(request).addr, None
+    done: list[tuple[Request, int]] = []
+    device.ring.add(request)
+    device.ring.publish(kick=False)
+    before = Footprint(device.memory)
+    device.ring.notify()
     try:
-        device.ring.add(request)
-        device.ring.publish(kick=True)
         try:
             done = await device.ring.finish(1, within=REACTION)
-            peer.note(f"a buffer at {largest(request).addr:#x}: came back with used length {done[0][1]}")
+            peer.note(f"a buffer at {addr:#x}: came back with used length {done[0][1]}")
         except Wedged:
-            peer.note(f"a buffer at {largest(request).addr:#x}: never came back")
+            peer.note(f"a buffer at {addr:#x}: never came back")
         await device.session.in_sync()
     except Closed:
-        peer.note(f"a buffer at {largest(request).addr:#x}: closed the connection")
+        peer.note(f"a buffer at {addr:#x}: closed the connection")
         verdict = Verdict.REJECT
+    before.check([*written_by_device(*device.rings), *((int(each.addr), len(each)) for each in request.writable)])
     await peer.alive()
+    if done and device.model.knows:
+        _check_failed(request, done[0][1])
     return verdict
+
+
+def _check_failed(request: Request, used: int) -> None:
+    """Not all that it has room for was written, or it says that it went wrong."""
+    if used < request.room:
+        return
+    try:
+        request.check(used)
+    except Failure:
+        return
+    addr = largest(request).addr
+    raise Failure(f"a buffer at {addr:#x}, where no memory is: found the request done, with used length {used}")
 
 
 def _spread(data: memoryview, pieces: Sequence[memoryview]) -> None:

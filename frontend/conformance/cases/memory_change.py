@@ -10,8 +10,9 @@ from frontend.conformance.expect import recorded
 from frontend.conformance.held import lets_go
 from frontend.conformance.memory import Span
 from frontend.conformance.placing import moved, unreachable
+from frontend.conformance.session import Closed
 from frontend.conformance.suite import case
-from vhostuser.conformance import Failure, Level, Need, Verdict
+from vhostuser.conformance import Failure, Level, Need, Verdict, Wedged
 from vhostuser.fd import Fds
 from vhostuser.wire.features import ProtocolFeature
 from vhostuser.wire.frontend_messages import SetMemTable
@@ -27,6 +28,8 @@ MANY = 1000
 BATCH = 50
 """Messages between two looks whether the back-end keeps up."""
 AWAY = 1 << 40
+SOME = 10
+"""Messages, after which even a late table is in place."""
 
 
 @case(
@@ -68,7 +71,7 @@ async def replaced(peer: Peer) -> Verdict | None:
 )
 async def live_change(peer: Peer) -> Verdict | None:
     """Hot-plugged memory is told to a back-end that is at work."""
-    memory = peer.memory(Span(GUEST, 4 * MIB), Span(GUEST + 16 * MIB, MIB))
+    memory = _two_regions(peer)
     session = await peer.negotiated(basic(peer))
     await session.tell(SetMemTable(memory.regions[:1]), Fds.of(memory.fd(0)))
     device = await bring_up(peer, session, memory, share=False)
@@ -139,17 +142,50 @@ async def _share_without_asking(session: Session, memory: SharedMemory) -> None:
     title="Memory is usable once its table is acknowledged",
     provoke="on a device that is up: a table with a second region and need_reply, and at once a request with its "
     "buffers there",
-    passes="it is done",
+    passes="it is done; where it is not, and not later either, the ring is started after the table",
     needs=[ProtocolFeature.REPLY_ACK],
     variants=["split", "packed"],
     tags=["memory"],
+    seconds=20,
 )
 async def usable_when_acknowledged(peer: Peer) -> None:
-    """That is what the acknowledgement is for: the guest may use the memory as soon as the front-end has it."""
-    memory = peer.memory(Span(GUEST, 4 * MIB), Span(GUEST + 16 * MIB, MIB))
+    """That is what the acknowledgement is for: the guest may use the memory as soon as the front-end has it.
+
+    Whether rings that run follow a table at all is another question (B-MEM-09).
+    """
+    try:
+        await (await _told_while_up(peer)).works()
+    except (Wedged, Failure, Closed) as error:
+        peer.hang_up()
+        if await recorded(peer, "a request that waits until messages have been answered", _later(peer)) is None:
+            raise Failure(f"a request at once after the acknowledgement: {error}; it is done a little later") from None
+    peer.hang_up()
+    memory = _two_regions(peer)
     session = await peer.negotiated(basic(peer))
-    await session.tell(SetMemTable(memory.regions[:1]), Fds.of(memory.fd(0)))
     await memory.share(session)
     device = await bring_up(peer, session, memory, share=False)
     memory.home = 1
+    await device.works()
+
+
+def _two_regions(peer: Peer) -> SharedMemory:
+    return peer.memory(Span(GUEST, 4 * MIB), Span(GUEST + 16 * MIB, MIB))
+
+
+async def _told_while_up(peer: Peer) -> Device:
+    """A device that has done a request, with a region more since, where its next requests are."""
+    memory = _two_regions(peer)
+    session = await peer.negotiated(basic(peer))
+    await session.tell(SetMemTable(memory.regions[:1]), Fds.of(memory.fd(0)))
+    device = await bring_up(peer, session, memory, share=False)
+    await device.works()
+    await memory.share(session)
+    memory.home = 1
+    return device
+
+
+async def _later(peer: Peer) -> None:
+    device = await _told_while_up(peer)
+    for _ in range(SOME):
+        await device.session.in_sync()
     await device.works()

@@ -202,7 +202,8 @@ async def full_table(peer: Peer) -> Verdict | None:
     section="Memory access",
     title="What lies between two regions is nowhere",
     provoke="two regions with a gap between; requests in both, then one with a buffer in the gap",
-    passes="those in the regions are done; the one in the gap is completed with an error, left or closed over",
+    passes="those in the regions are done; the one in the gap is completed with an error, left or closed over, and "
+    "nothing is written elsewhere instead",
     tags=["memory", "hostile"],
 )
 async def gap(peer: Peer) -> Verdict | None:

@@ -9,7 +9,7 @@ from tests.conformance.mutants.registry import edit, mutant, wrap
 from vhostuser.backend.connection import Backend
 from vhostuser.memory import map as memory_map
 from vhostuser.memory import region
-from vhostuser.memory.map import GuestMemory
+from vhostuser.memory.map import GuestAddressError, GuestMemory
 from vhostuser.protocol import memory_table
 from vhostuser.protocol.backend import BackendProtocol
 from vhostuser.protocol.state import ProtocolState
@@ -96,6 +96,47 @@ def whole_file_is_memory() -> None:
         ]
         memory: GuestMemory = original(grown, fds, **options)
         return memory
+
+
+@mutant("B-MEM-12")
+def a_gap_leads_to_the_next_region() -> None:
+    """A buffer between two regions is taken to lie at the beginning of the second."""
+
+    @wrap(GuestMemory, "views")
+    def views(original: Any, self: GuestMemory, addr: int, length: int) -> Any:
+        try:
+            return original(self, addr, length)
+        except GuestAddressError:
+            return [self.mapped[-1].view[:length]]
+
+
+@mutant("B-MEM-12")
+def a_gap_swallows_what_is_written() -> None:
+    """What is written between two regions is thrown away, and the request is done."""
+
+    @wrap(GuestMemory, "views")
+    def views(original: Any, self: GuestMemory, addr: int, length: int) -> Any:
+        try:
+            return original(self, addr, length)
+        except GuestAddressError:
+            return [memoryview(bytearray(length))]
+
+
+@mutant("B-MEM-17[split]", "B-MEM-17[packed]")
+def a_table_counts_from_the_next_message_on() -> None:
+    """A memory table is acknowledged, and used when the next message has come."""
+    late: list[GuestMemory] = []
+    use_now = Backend._use_memory
+
+    @wrap(Backend, "_use_memory")
+    async def use(original: Any, self: Backend, memory: GuestMemory) -> None:
+        late.append(memory)
+
+    @wrap(Backend, "_handle")
+    async def handle(original: Any, self: Backend, frame: Any) -> Any:
+        while late:
+            await use_now(self, late.pop(0))
+        return await original(self, frame)
 
 
 @mutant("B-MEM-10")

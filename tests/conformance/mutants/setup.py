@@ -95,6 +95,26 @@ def stop_does_not_wait() -> None:
     edit(Ring, "stop", "await self._drained.wait()", "self._position = self._worker.base; self._worker = None")
 
 
+@mutant("B-VR-13[split]", "B-VR-13[packed]")
+def one_request_is_completed_after_the_stop() -> None:
+    """Of requests that are done together, one is kept until a message comes that is not GET_VRING_BASE."""
+    kept: list[tuple[Worker, Any]] = []
+    give_back = Worker.done
+
+    @wrap(Worker, "done")
+    def done(original: Any, self: Worker, *chains: Any) -> None:
+        if len(chains) > 1:
+            kept.append((self, chains[-1]))
+            chains = chains[:-1]
+        original(self, *chains)
+
+    @wrap(Backend, "_handle")
+    async def handle(original: Any, self: Backend, frame: Any) -> Any:
+        while kept and frame.header.request != 11:
+            give_back(*kept.pop())
+        return await original(self, frame)
+
+
 @mutant("B-VR-08")
 def requests_in_flight_are_forgotten() -> None:
     """A ring that stops drops the requests that it has taken."""
