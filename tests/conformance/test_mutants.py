@@ -16,6 +16,7 @@ from tests.conformance.warm import forks
 if TYPE_CHECKING:
     from vhostuser.conformance import Result
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the oracles look into /proc"),
@@ -38,3 +39,10 @@ def test_a_mutant_is_caught_by_the_cases_it_names(mutant: Mutant, hunted: dict[s
     assert not survived(mutant, results), "\n".join(
         f"{each.name}: {each.verdict.value} {each.reason}" for each in results
     )
+
+
+def test_the_page_of_mutants_has_each_of_them_with_the_cases_that_it_names() -> None:
+    lines = (ROOT / "docs" / "conformance-mutants.md").read_text().splitlines()
+    said = [line.strip("| ").split(" | ")[:3] for line in lines if line.startswith("| ")][1:]
+    ids = {each.name: sorted({case.partition("[")[0] for case in each.caught_by}) for each in all_mutants().values()}
+    assert said == [[each.name, each.deviation, ", ".join(ids[each.name])] for each in all_mutants().values()]
