@@ -6,6 +6,7 @@ requests that the front-end saw come back are those that the device served, and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from tests.backend.requests import break_ring
 from tests.backend.scripted import FEATURES, address, reaping, served
 from tests.engines import ON_A_THREAD, SERVING
 from tests.kinds import NOTIFIERS
+from vhostuser.devices.blk import BlkDevice, FileStorage
 from vhostuser.fd import Fd
 from vhostuser.transport.notifier import event_pair
 from vhostuser.virtqueue.queue import RING_FEATURES
@@ -25,6 +27,8 @@ from vhostuser.wire.features import VirtioFeature
 from vhostuser.wire.virtio.blk import SECTOR_SIZE, BlkFeature, BlkRange, BlkRangeFlags, BlkStatus, BlkType
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from frontend.queue import Queue
     from tests.backend.scripted import Script
     from vhostuser.device import Serving
@@ -102,6 +106,33 @@ async def test_what_does_not_fit_the_disk_is_an_error(serving: Serving) -> None:
                     view[16] = NO_STATUS
                     with trio.fail_after(10):
                         assert await ask(queue, buffer, kind, sector, data, wanted=wanted) == BlkStatus.IOERR
+
+
+@every_way
+async def test_of_many_reads_at_once_only_those_fail_that_the_image_has_no_bytes_for(
+    serving: Serving, tmp_path: Path
+) -> None:
+    image, middle = tmp_path / "image", SECTORS // 2
+    asked = range(middle - 8, middle + 8)
+    image.write_bytes(b"".join(map(content, range(SECTORS))))
+    with contextlib.closing(FileStorage(image)) as storage:
+        device = BlkDevice(storage)
+        device.serving = serving
+        async with served(device) as script:
+            queue = await ready(script)
+            os.truncate(image, middle * SECTOR_SIZE)
+            found: dict[int, int] = {}
+
+            async def read(sector: int) -> None:
+                buffer = script.ram.buffer(1024)
+                found[sector] = await ask(queue, buffer, BlkType.IN, sector, wanted=SECTOR_SIZE)
+                if found[sector] == BlkStatus.OK:
+                    assert bytes(buffer.view[32 : 32 + SECTOR_SIZE]) == content(sector)
+
+            async with reaping(queue), trio.open_nursery() as nursery:
+                for sector in asked:
+                    nursery.start_soon(read, sector)
+    assert found == {sector: BlkStatus.OK if sector < middle else BlkStatus.IOERR for sector in asked}
 
 
 @every_way

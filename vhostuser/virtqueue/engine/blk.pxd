@@ -28,6 +28,7 @@ cdef class BlkLoop:
     cdef Chain chain
     cdef Bell bell
     cdef uint32_t stopping
+    cdef uint32_t wary
     cdef uint64_t requests  # served here and not added to the image's yet
     cdef uint64_t bytes_read
     cdef uint64_t bytes_written

@@ -17,6 +17,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 from posix.types cimport off_t
 from posix.uio cimport iovec, preadv, pwritev
+from posix.unistd cimport pread
 
 from vhostuser.virtqueue.engine.atomics cimport copy_once, store32_release
 from vhostuser.virtqueue.engine.chain cimport NativeChain
@@ -45,6 +46,7 @@ cdef enum:
     SECTOR_SHIFT = 9
     SECTOR_MASK = 511
     IOV_MAX = 1024
+    WARY = 256  # reads that ask whether they would have to wait, after one that had to
     IN = 0  # BlkType
     OUT = 1
     OK = 0  # BlkStatus
@@ -261,10 +263,22 @@ cdef class BlkLoop:
         return moved >= 0 and <uint64_t> moved == length
 
     cdef ssize_t read_file(self, uint64_t offset, uint32_t first, uint32_t count) noexcept nogil:
-        cdef ssize_t moved = read_at_once(self.image.fd, self.chain.pieces + first, <int> count, <off_t> offset)
+        """What is done need not wait for the disk: it is given back before a read that has to.
+
+        Asking for that costs a tenth of a read.  So where reads did not have to wait lately, only the first of a batch
+        asks, which delays nobody.
+        """
+        cdef iovec *pieces = self.chain.pieces + first
+        cdef ssize_t moved
+        if count == 1 and self.wary == 0 and self.queue.ring.completed:
+            return pread(self.image.fd, pieces.iov_base, pieces.iov_len, <off_t> offset)
+        moved = read_at_once(self.image.fd, pieces, <int> count, <off_t> offset)
         if moved < 0 and (errno == EAGAIN or errno == EOPNOTSUPP):
-            self.finish()  # what is done need not wait for the disk
-            moved = preadv(self.image.fd, self.chain.pieces + first, <int> count, <off_t> offset)
+            self.wary = WARY
+            self.finish()
+            moved = preadv(self.image.fd, pieces, <int> count, <off_t> offset)
+        elif self.wary:
+            self.wary -= 1
         return moved
 
     cdef bint copy(
