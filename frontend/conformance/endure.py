@@ -141,12 +141,12 @@ async def keeps_quiet(peer: Peer) -> None:
     Raises:
         Failure: it is busy with nothing, and was not before.
     """
-    if not await spins(peer.target.pid):
+    if not await spins(peer.target):
         return
     peer.hang_up()
     with suppress(Closed):
         async with peer.device():
-            if await spins(peer.target.pid):
+            if await spins(peer.target):
                 peer.note("it uses a whole processor even when nothing is wrong")
                 return
     raise Failure("the back-end goes on using processor time although there is nothing to do")

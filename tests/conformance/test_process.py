@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -17,6 +17,8 @@ from vhostuser.conformance.process import KEPT, Ending, Output, Program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from vhostuser.conformance.target import Target
 
 pytestmark = pytest.mark.timeout(60)
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="this system has no /proc")
@@ -139,8 +141,26 @@ def test_only_the_end_of_a_long_output_is_kept() -> None:
 
 @needs_proc
 @pytest.mark.parametrize("busy", [True, False])
-async def test_who_is_busy_all_the_time_is_told_however_little_it_gets(busy: bool) -> None:
+async def test_who_is_busy_without_a_pause_is_told_however_little_it_gets(busy: bool) -> None:
     source = "import time\nprint('ready', flush=True)\nwhile True:\n    " + ("pass" if busy else "time.sleep(3600)")
     async with python(source) as program:
         await said(program, "ready")
-        assert await spins(program.pid) is busy
+        assert await spins(cast("Target", program)) is busy
+
+
+@needs_proc
+async def test_who_tidies_up_for_a_while_is_not_told() -> None:
+    source = """
+import time
+print('ready', flush=True)
+while time.process_time() < 0.2:
+    pass
+time.sleep(3600)
+"""
+    async with python(source) as program:
+        await said(program, "ready")
+        assert not await spins(cast("Target", program))
+
+
+def test_nobody_wants_to_run_who_is_not_there() -> None:
+    assert not vitals.wants_to_run(1 << 22)

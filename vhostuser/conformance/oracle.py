@@ -14,13 +14,13 @@ import trio
 
 from vhostuser.conformance.case import CaseError, Wedged
 from vhostuser.conformance.verdict import Verdict
-from vhostuser.conformance.vitals import demand
+from vhostuser.conformance.vitals import wants_to_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vhostuser.conformance.stage import Stage
-    from vhostuser.conformance.target import Subject, Vitals
+    from vhostuser.conformance.target import Subject, Target, Vitals
 
 __all__ = ["Finding", "alive", "grown", "more", "settled", "spins"]
 
@@ -33,10 +33,10 @@ PARTING: Final = 2.0
 SETTLING: Final = 1.0
 """Seconds that a target may take to let go of what a connection held."""
 LOOK: Final = 0.01
-SPIN_LOOKS: Final = 10
-SPIN_SECONDS: Final = 0.05
-SPINS: Final = 0.8
-"""Share of a processor that is too much to want for a target that has nothing to do."""
+SPIN_LOOK: Final = 0.05
+SPIN_LOOKS: Final = 100
+SPINS: Final = 0.4
+"""Seconds of processor time, without a pause, that are too much for a target that has nothing to do."""
 
 _REPORTS: Final = re.compile(
     r"^.*(?:ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error: |Assertion .* failed).*$", re.MULTILINE
@@ -134,17 +134,23 @@ def _without_number(what: str) -> str:
     return re.sub(r"(socket|pipe):\[\d+\]", r"\1", what)
 
 
-async def spins(pid: int | None) -> bool:
-    """Whether a process that has nothing to do is busy all the time.
+async def spins(subject: Target) -> bool:
+    """Whether the target, which has nothing to do, is busy without a pause.
 
-    It is looked at as long as it wants to run at each look.  How much of a processor it gets says nothing: that
-    depends on who else wants one.
+    That is, whenever it is looked at it wants to run, until it has had so much processor time that there is nothing
+    left for it to tidy up.  How long that takes says nothing: it depends on who else wants a processor.
     """
-    began, first, wanted = trio.current_time(), demand(pid), 0.0
+    before = _cpu(subject)
     for number in range(SPIN_LOOKS):
-        await trio.sleep(SPIN_SECONDS if number else LOOK)
-        last = demand(pid)
-        if first is None or last is None or not last.now:
+        await trio.sleep(SPIN_LOOK if number else LOOK)
+        now, pid = _cpu(subject), subject.pid
+        if before is None or now is None or pid is None or not wants_to_run(pid):
             return False
-        wanted = last.seconds - first.seconds
-    return wanted >= SPINS * (trio.current_time() - began)
+        if now - before > SPINS:
+            return True
+    return False
+
+
+def _cpu(subject: Target) -> float | None:
+    sample = subject.vitals()
+    return None if sample is None else sample.cpu_seconds

@@ -181,7 +181,7 @@ class Runner:
         return Verdict.LEAK, f"each time it is done, the target keeps: {kept or 'more than it had'}"
 
     async def _spin(self, result: Result) -> oracle.Finding | None:
-        if not await oracle.spins(self._subject.pid):
+        if not await oracle.spins(self._subject):
             return None
         text = "with nobody connected, the target keeps a processor busy"
         if self._options.strict:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Demand", "Sample", "cpu_seconds", "demand", "held", "look_at", "own_memory_files"]
+__all__ = ["Sample", "cpu_seconds", "held", "look_at", "own_memory_files", "wants_to_run"]
 
 PROC: Final = Path("/proc")
 SHM: Final = "/dev/shm/"
@@ -43,19 +43,6 @@ class Sample:
     cpu_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """How much a program wants to run; on a busy machine a busy loop gets a tenth of a processor, and wants all of it.
-
-    Attributes:
-        now: some thread runs, or waits for a processor.
-        seconds: how long all threads have done so, up to when each of them ran the last time.
-    """
-
-    now: bool
-    seconds: float
-
-
 def look_at(pid: int) -> Sample | None:
     """A look at ``pid`` and its descendants now; None when it is gone, or nothing may be seen of it."""
     samples = [_one(each) for each in _family(pid)]
@@ -71,21 +58,16 @@ def look_at(pid: int) -> Sample | None:
     )
 
 
-def demand(pid: int | None) -> Demand | None:
-    """The demand of ``pid`` and its descendants; None when it is gone, or the kernel does not tell."""
-    if pid is None:
-        return None
-    seen = [found for each in _family(pid) for task in _tasks(each) if (found := _demand_of(task)) is not None]
-    return Demand(any(each.now for each in seen), sum(each.seconds for each in seen)) if seen else None
+def wants_to_run(pid: int) -> bool:
+    """Whether a thread of ``pid`` or of its descendants runs now, or waits for a processor."""
+    return any(_state(task) == "R" for each in _family(pid) for task in _tasks(each))
 
 
-def _demand_of(task: Path) -> Demand | None:
+def _state(task: Path) -> str:
     try:
-        ran, waited, _ = (task / "schedstat").read_text().split()
-        state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, ValueError):
-        return None
-    return Demand(state == "R", (int(ran) + int(waited)) / 1e9)
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
 def held(pid: int) -> list[str]:
