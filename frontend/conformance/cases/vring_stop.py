@@ -190,25 +190,28 @@ async def nothing_after(peer: Peer) -> None:
     level=Level.MAY,
     section="GET_VRING_BASE",
     title="Requests in flight may be suspended and recorded instead",
-    provoke="long requests with GET_VRING_BASE_INFLIGHT negotiated; stop",
+    provoke="long requests with GET_VRING_BASE_INFLIGHT negotiated; stop at once, and when one of them is done",
     passes="each request that was taken is used, or recorded in the inflight area",
     needs=(ProtocolFeature.GET_VRING_BASE_INFLIGHT, ProtocolFeature.INFLIGHT_SHMFD),
     tags=TAGS,
 )
 async def recorded(peer: Peer) -> None:
     """A slow request need not hold up a migration, if whoever goes on knows of it."""
-    device = await prepared(peer, protocol=SUSPENDING | ProtocolFeature.REPLY_ACK)
-    if device.model.queue:
-        raise Skip("a device whose first queue takes requests")
-    with await InflightArea.got(device.session, len(device.rings), device.ring.size) as area:
-        await area.share(device.session)
-        await start(device)
-        for request in batch_of(device, long=True):
-            device.ring.add(request)
-        device.ring.publish(kick=True)
-        base = await device.ring.stop(device.session)
-        used = len(device.ring.reap())
-        recorded_ = len(area.in_flight())
-        if used + recorded_ != base & 0xFFFF:
-            raise Failure(f"{base & 0xFFFF} requests were taken, {used} used and {recorded_} recorded as in flight")
-        peer.note(f"{recorded_} of {base & 0xFFFF} requests were suspended")
+    for done in (0, 1):
+        device = await prepared(peer, protocol=SUSPENDING | ProtocolFeature.REPLY_ACK)
+        if device.model.queue:
+            raise Skip("a device whose first queue takes requests")
+        with await InflightArea.got(device.session, len(device.rings), device.ring.size) as area:
+            await area.share(device.session)
+            await start(device)
+            for request in batch_of(device, long=True):
+                device.ring.add(request)
+            device.ring.publish(kick=True)
+            used = len(await device.ring.finish(done))
+            base = await device.ring.stop(device.session)
+            used += len(device.ring.reap())
+            recorded_ = len(area.in_flight())
+            if used + recorded_ != base & 0xFFFF:
+                raise Failure(f"{base & 0xFFFF} requests were taken, {used} used and {recorded_} recorded as in flight")
+            peer.note(f"{recorded_} of {base & 0xFFFF} requests were suspended")
+        peer.hang_up()

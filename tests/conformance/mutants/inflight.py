@@ -16,6 +16,12 @@ from vhostuser.protocol.framing import Frame
 from vhostuser.protocol.state import ProtocolState
 from vhostuser.wire.requests import Header
 
+
+def _slowly() -> None:
+    """Requests that are seen in flight are so still when the back-end is killed, however late that is."""
+    replace(resuming, "PAUSE")(0.1)
+
+
 # --- the area --------------------------------------------------------------------------------------------------------
 
 
@@ -117,12 +123,14 @@ def size_of_the_area_taken_for_that_of_the_ring() -> None:
     edit(Recorded, "_open_part", "or header.desc_num != self._queue_size", "")
 
 
+@mutant("B-VR-14", program=RESUMING)
+def taken_and_not_recorded() -> None:
+    """Split: a request that is taken is not recorded."""
+    _slowly()
+    edit(RecordedSplit, "_record", "entry.inflight = 1", "pass")
+
+
 # --- going on --------------------------------------------------------------------------------------------------------
-
-
-def _slowly() -> None:
-    """Requests that are seen in flight are so still when the back-end is killed, however late that is."""
-    replace(resuming, "PAUSE")(0.1)
 
 
 @mutant("B-INF-11[split]", program=RESUMING)
