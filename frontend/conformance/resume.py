@@ -12,7 +12,7 @@ from frontend.conformance.peer import Device
 from frontend.conformance.raw_ring import RING_WORD, descs_of
 from vhostuser.wire.features import ProtocolFeature
 from vhostuser.wire.inflight import VERSION, DescStatePacked, QueueRegionPacked
-from vhostuser.wire.packed import PackedBase, PackedDescFlags, Position, used_flags
+from vhostuser.wire.packed import DESC_SIZE, PackedBase, PackedDesc, PackedDescFlags, Position, used_flags
 from vhostuser.wire.schema import codec
 from vhostuser.wire.split import IDX_OFFSET, RING_OFFSET, USED_ELEM_SIZE, VirtqUsedElem
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TRACKING = ProtocolFeature.MQ | ProtocolFeature.REPLY_ACK | ProtocolFeature.INFLIGHT_SHMFD
 _used = codec(VirtqUsedElem)
+NAME = PackedDesc.wire_offset("id") // 2
+"""Where a descriptor's buffer id is, in 16-bit words; its flags are behind it."""
 
 
 @asynccontextmanager
@@ -102,28 +104,41 @@ def used_heads(ring: TestRing, count: int) -> list[int]:
     return [_used.unpack(view[at : at + USED_ELEM_SIZE])[0] for at in slots]
 
 
-def packed_area(device: Device, area: InflightArea, *, used: bool) -> tuple[Request, int]:
-    """One request that was completed in the area and not yet settled there, and its number of descriptors.
+def packed_area(device: Device, area: InflightArea, *, used: bool) -> tuple[Request, Request, int]:
+    """Two requests that were taken, of which the second was completed in the area and not yet settled there.
 
-    Entries 0 to n - 1 have its descriptors, and the list of free entries began at n until it was completed; the last of
-    them names an entry that there is not.
+    Its used descriptor goes where the first begins, of which nothing is left then but what stands in the area.
+
+    Args:
+        device: nobody runs its rings.
+        area: gets the descriptors in its first entries, one request after the other; free are those behind them, the
+            last of which names one that there is not.
+        used: the used descriptor has been written.
+
+    Returns:
+        Both, and how many descriptors each of them has.
     """
     ring, queue = device.ring, device.model.queue
-    request = device.request()
-    descs = descs_of(request)
-    count = segments(request)
-    ring.add(request)
+    requests = [device.request(number) for number in range(2)]
+    count = segments(requests[0])
+    for request in requests:
+        ring.add(request)
     ring.publish(kick=False)
     words = ring.descriptor.view.cast("H")
-    name, flags = words[6], words[7]
+    names = [words[start * DESC_SIZE // 2 + NAME] for start in (0, count)]
     if used:
-        words[7] = int(used_flags(True)) | flags & PackedDescFlags.WRITE
+        words[NAME] = names[1]
+        words[NAME + 1] = int(used_flags(True)) | PackedDescFlags.WRITE
+    for number in range(ring.size):
+        area.put_entry(number, DescStatePacked(next=number + 1), queue)
+    for nth, (request, name) in enumerate(zip(requests, names, strict=True)):
+        _put_taken(area, queue, request, name, nth)
     area.put_header(
         QueueRegionPacked(
             version=VERSION,
             desc_num=ring.size,
-            free_head=0,
-            old_free_head=count,
+            free_head=count,
+            old_free_head=2 * count,
             used_idx=count,
             old_used_idx=0,
             used_wrap_counter=1,
@@ -131,18 +146,23 @@ def packed_area(device: Device, area: InflightArea, *, used: bool) -> tuple[Requ
         ),
         queue,
     )
-    for number in range(ring.size):
-        area.put_entry(number, DescStatePacked(next=number + 1), queue)
-    for number, desc in enumerate(descs):
-        head = number == 0
+    return requests[0], requests[1], count
+
+
+def _put_taken(area: InflightArea, queue: int, request: Request, name: int, nth: int) -> None:
+    """The entries of the ``nth`` request that was taken, all of which are of one size."""
+    descs = descs_of(request)
+    start = nth * len(descs)
+    for number, desc in enumerate(descs, start):
+        head = number == start
         area.put_entry(
             number,
             DescStatePacked(
                 inflight=int(head),
                 next=number + 1,
-                last=count - 1 if head else 0,
-                num=count if head else 0,
-                counter=1 if head else 0,
+                last=start + len(descs) - 1 if head else 0,
+                num=len(descs) if head else 0,
+                counter=1 + nth if head else 0,
                 id=name,
                 flags=desc.flags | PackedDescFlags.AVAIL,
                 len=desc.length,
@@ -150,4 +170,3 @@ def packed_area(device: Device, area: InflightArea, *, used: bool) -> tuple[Requ
             ),
             queue,
         )
-    return request, count

@@ -204,42 +204,50 @@ async def version_0(peer: Peer) -> None:
 @resume(
     "B-INF-17",
     title="Packed: a completion that reached the driver is settled",
-    provoke="an area by hand: used_idx ahead of old_used_idx, and the ring's descriptor there is used",
-    passes="the request is not carried out again",
+    provoke="an area by hand: two requests in flight, used_idx ahead of old_used_idx for the second, and the ring's "
+    "descriptor there is used, where the first began",
+    passes="the second is not carried out again; the first is, as it stands in the area",
     needs=(INF, PACKED),
 )
 async def commit(peer: Peer) -> None:
     """The descriptor's flags are the one store that the driver sees: they decide whether it happened."""
     async with crafted(peer, virtio=PACKED) as (device, area):
-        request, count = packed_area(device, area, used=True)
+        waiting, completed, count = packed_area(device, area, used=True)
         device.ring.reap()
-        place = Position(count, True)
-        device.ring.base = int(PackedBase(place, place))
-        before = [bytes(each.view) for each in request.writable]
+        device.ring.base = int(PackedBase(Position(2 * count, True), Position(count, True)))
+        before = [bytes(each.view) for each in completed.writable]
         await hand_over(device, area)
+        await _all_done(device, waiting)
         await device.session.in_sync()
         await device.ring.stays_idle(0.05)
         await device.works(2)
-        # Its second completion would stand where the driver has been already, and does not look again.
-        if before != [bytes(each.view) for each in request.writable]:
+        if before != [bytes(each.view) for each in completed.writable]:
             raise Failure("what was used was carried out again: something was written to its buffers")
+
+
+async def _all_done(device: Device, *requests: Request) -> None:
+    """These are completed, each once and right."""
+    done = await device.ring.finish(len(requests))
+    equal("requests completed", {id(request) for request, _ in done}, {id(request) for request in requests})
+    for request, used in done:
+        request.check(used)
 
 
 @resume(
     "B-INF-18",
     title="Packed: a completion that did not reach the driver is taken back",
-    provoke="an area by hand: used_idx ahead of old_used_idx, and the ring's descriptor there is still available",
-    passes="the request is carried out",
+    provoke="an area by hand: two requests in flight, used_idx ahead of old_used_idx for the second, and the ring's "
+    "descriptor there is still available",
+    passes="both are carried out",
     needs=(INF, PACKED),
 )
 async def roll_back(peer: Peer) -> None:
     """The driver waits still: for it, nothing has happened."""
     async with crafted(peer, virtio=PACKED) as (device, area):
-        _, count = packed_area(device, area, used=False)
-        device.ring.base = int(PackedBase(Position(count, True), Position(0, True)))
+        first, second, count = packed_area(device, area, used=False)
+        device.ring.base = int(PackedBase(Position(2 * count, True), Position(0, True)))
         await hand_over(device, area)
-        ((request, used),) = await device.ring.finish(1)
-        request.check(used)
+        await _all_done(device, first, second)
         await device.works(2)
 
 

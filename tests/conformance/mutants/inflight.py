@@ -177,6 +177,12 @@ def always_rolled_back() -> None:
     edit(RecordedPacked, "_recover", "and self._seen_by_driver()", "and False")
 
 
+@mutant("B-INF-17", program=RESUMING)
+def free_entries_stay_in_flight() -> None:
+    """Packed: what has gone back to the list of free entries is taken up again."""
+    edit(RecordedPacked, "_recover", "for number in self._free():", "for number in ():")
+
+
 @mutant("B-INF-18", program=RESUMING)
 def always_committed() -> None:
     """Packed: what was being completed is taken to be done, whether the driver has seen it or not."""
