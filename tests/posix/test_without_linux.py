@@ -5,6 +5,7 @@ This is the POSIX way proven on Linux.  It is not macOS and not a BSD; docs/posi
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import re
@@ -138,6 +139,7 @@ async def expect(peer: Peer, words: bytes) -> None:
 @where_calls_answer
 def test_the_tests_pass_there_too(system: System) -> None:
     """Only what needs a memfd or an eventfd is skipped."""
+    faulthandler.cancel_dump_traceback_later()  # this takes a minute, and hangs nowhere
     suites = SUITES if system.shim is None else SUITES_FOR_MACOS
     folders = [f"tests/{name}" for name in suites if (ROOT / "tests" / name).exists()]
     done = run(system.command([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *folders]))
