@@ -42,6 +42,7 @@ DEPTH, BATCH, BLOCK = 128, 16, 4096
 IMAGE_SIZE = 64 << 20
 START = 0x10_0000  # of guest memory
 DATA, HEADERS, STATUSES = 0x10_0000, 0x8_0000, 0x9_0000  # in it, behind the ring
+APART = 0x100_0000  # between what is in front of the data and the data: two regions, as libblkio has them
 FEATURES = int(VirtioFeature.VERSION_1 | VirtioFeature.EVENT_IDX)
 _pack_into = codec(BlkHeader).pack_into
 
@@ -59,7 +60,10 @@ class Ring:
             parts.append(self.memory[at : at + size])
             at += -(-size // 64) * 64
         layout = RingLayout(DEPTH * 4, *parts)
-        guest = GuestMemory.of((MemoryRegion(START, len(self.memory), START, 0), self.memory))
+        guest = GuestMemory.of(
+            (MemoryRegion(START, DATA, START, 0), self.memory[:DATA]),
+            (MemoryRegion(START + APART, DEPTH * BLOCK, START + APART, 0), self.memory[DATA:]),
+        )
         self.driver = open_driver_queue(layout, FEATURES)
         self.device = open_device_queue(layout, guest, FEATURES, base=initial_base(FEATURES), engine=self.engine)
 
@@ -70,7 +74,7 @@ class Ring:
             header = HEADERS + number * 16
             sector = random.randrange(IMAGE_SIZE // BLOCK) * (BLOCK // SECTOR_SIZE)
             _pack_into(self.memory, header, BlkType.IN.value, 0, sector)
-            room = _segment(DATA + number * BLOCK, BLOCK), _segment(STATUSES + number, 1)
+            room = _segment(APART + number * BLOCK, BLOCK), _segment(STATUSES + number, 1)
             self.driver.add([_segment(header, 16)], room, number)
         self.driver.publish()
 

@@ -36,12 +36,12 @@ class Walker:
         indirect: INDIRECT_DESC was negotiated.
     """
 
-    __slots__ = ("_indirect", "_memory", "_queue_size", "_recent", "_table")
+    __slots__ = ("_before", "_indirect", "_memory", "_queue_size", "_recent", "_table")
 
     def __init__(self, table: memoryview, memory: GuestMemory, queue_size: int, *, indirect: bool) -> None:
         self._table = table
         self._memory = memory
-        self._recent = memory.stretch(GuestAddr(0))
+        self._recent = self._before = memory.stretch(GuestAddr(0))
         self._queue_size = queue_size
         self._indirect = indirect
 
@@ -71,7 +71,8 @@ class Walker:
         """
         readable: list[memoryview] = []
         writable: list[memoryview] = []
-        start, stop, view = self._recent
+        recent, before = self._recent, self._before
+        start, stop, view = recent
         total = 0
         for addr, length, flags, _ in elements:
             total += length
@@ -85,13 +86,18 @@ class Walker:
                 pieces = readable
             if not length:
                 continue  # the standard is silent about empty elements: they hurt nobody, wherever they point
-            # Nearly always in the region where the last one was: three comparisons instead of two calls.
+            # Nearly always in the region where the last one was, or in the one before (headers and data take turns):
+            # some comparisons instead of two calls.
             if not start <= addr < addr + length <= stop:
-                start, stop, view = self._recent = self._memory.stretch(addr)
-                if addr + length > stop:  # it goes on in the next region, or nowhere
-                    pieces += self._views(head, addr, length)
-                    continue
+                recent, before = before, recent
+                start, stop, view = recent
+                if not start <= addr < addr + length <= stop:
+                    start, stop, view = recent = self._memory.stretch(addr)
+                    if addr + length > stop:  # it goes on in the next region, or nowhere
+                        pieces += self._views(head, addr, length)
+                        continue
             pieces.append(view[addr - start : addr + length - start])
+        self._recent, self._before = recent, before
         return Chain(head, readable, writable, entries)
 
     def _views(self, head: int, addr: GuestAddr, length: int) -> list[memoryview]:
