@@ -103,8 +103,9 @@ async def another(
                 await launch.end()
 
 
-async def serves(peer: Peer, launch: Launch) -> None:
-    """A first connection to ``launch`` is served.
+@asynccontextmanager
+async def serving(peer: Peer, launch: Launch) -> AsyncIterator[None]:
+    """A first connection to ``launch`` is served, and stays open for the length of the block.
 
     Raises:
         NotStarted: nobody accepts it; with what the program printed.
@@ -113,6 +114,13 @@ async def serves(peer: Peer, launch: Launch) -> None:
     await launch.listens(STARTING)
     with Session(await launch.dial(STARTING), peer.recorder, patience=STARTING) as session:
         await session.in_sync()
+        yield
+
+
+async def serves(peer: Peer, launch: Launch) -> None:
+    """The same, closed again at once: a program for one front-end may end then."""
+    async with serving(peer, launch):
+        pass
 
 
 async def started(peer: Peer, *arguments: str, bare: bool = False) -> str:

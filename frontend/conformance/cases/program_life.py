@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from frontend.conformance.another import another, ran, serves
+from frontend.conformance.another import another, ran, serves, serving
 from frontend.conformance.load import batch_of
 from frontend.conformance.session import Closed
 from frontend.conformance.suite import case
@@ -29,8 +29,8 @@ program = partial(case, section="Back-end program conventions", needs=[Need.CONV
 )
 async def stays_in_front(peer: Peer) -> None:
     """Who started it watches that process, and signals it; a program that sends itself into the background is lost."""
-    async with another(peer, "--socket-path={socket}") as launch:
-        await serves(peer, launch)
+    # Once the connection is closed a program for one front-end may end, so it is looked at before.
+    async with another(peer, "--socket-path={socket}") as launch, serving(peer, launch):
         if ending := launch.program.poll():
             raise Failure(f"the process that was started {ending}, and its socket is served: by another process, then")
 
