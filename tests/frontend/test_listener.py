@@ -79,6 +79,7 @@ async def test_what_cannot_be_carried_out_is_refused_and_the_channel_stays() -> 
             await ear.channel.send(request(BackendSharedObjectAdd(bytes(16))))  # no answer can say no to this
             await ear.channel.send(request(BackendConfigChangeMsg(), ack=True))
             assert await ear.answer() == 0
+            await trio.testing.wait_all_tasks_blocked()
             assert ear.heard == 1
 
 
