@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 0b11110
 """Bits 1 to 4: those of the number 30, where the bit 30 was meant."""
-GLANCE = 0.1
+GLANCE = 0.5
 """Seconds in which a ring that is not disabled would have done a request."""
 
 
