@@ -81,10 +81,10 @@ def runs(peers: PeersFolder, tmp_path_factory: pytest.TempPathFactory) -> Mappin
     environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(folder)}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         names = [name for pair in zip(OURS, THEIRS, strict=False) for name in pair] + list(OURS[len(THEIRS) :])
-        return dict(zip(names, pool.map(lambda name: tested(name, folder, environment), names), strict=True))
+        return dict(zip(names, pool.map(lambda name: twice_if_need_be(name, folder, environment), names), strict=True))
 
 
-def tested(name: str, folder: Path, environment: Mapping[str, str]) -> Ran:
+def twice_if_need_be(name: str, folder: Path, environment: Mapping[str, str]) -> Ran:
     """Test one target, and what was found on a program of others once more."""
     ran = conform(name, SELECTED.get(name, ()), folder / name, environment)
     findings = ran.findings() if name in THEIRS else []
