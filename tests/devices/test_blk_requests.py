@@ -323,7 +323,7 @@ async def test_a_file_that_became_shorter_is_an_io_error(tmp_path: Path, caplog:
         os.truncate(path, SECTOR)
         answer = await ring.ask(BlkType.IN, 0, wanted=len(DATA))
         assert (answer.status, answer.used_length) == (BlkStatus.IOERR, 0)
-        assert "IN at sector 0 failed: [Errno 5] image ends at byte 512, 1536 bytes more were wanted" in caplog.text
+        assert "IN at sector 0 failed: [Errno 5] image has nothing at byte 512, 1536 bytes were wanted" in caplog.text
         assert (await ring.ask(BlkType.IN, 0, wanted=SECTOR)).data == DATA[:SECTOR]
 
 

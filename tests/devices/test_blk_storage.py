@@ -158,7 +158,7 @@ def test_where_the_system_cannot_say_whether_it_waits_everything_would_have_to(
 
 
 def test_reading_past_the_end_says_how_much_is_missing(image: FileStorage) -> None:
-    with pytest.raises(OSError, match=f"image ends at byte {MIB}, 100 bytes more were wanted") as caught:
+    with pytest.raises(OSError, match=f"image has nothing at byte {MIB}, 100 bytes were wanted") as caught:
         read(image, MIB - 50, 100, 50)
     assert caught.value.errno == errno.EIO
 

@@ -198,7 +198,7 @@ class FileStorage(Storage):
                 if done == left:
                     return  # nearly always, and at once
                 if done == 0:
-                    raise OSError(errno.EIO, f"image ends at byte {offset}, {left} bytes more were wanted")
+                    raise OSError(errno.EIO, f"image has nothing at byte {offset}, {left} bytes were wanted")
                 offset, left, views = offset + done, left - done, _behind(views, done)
         except OSError as error:
             # EAGAIN: not in the page cache.  EOPNOTSUPP: this file system does not know RWF_NOWAIT (for writes, say).
