@@ -318,10 +318,15 @@ class ProgramTarget(_Base):
 
 
 def _listener_of(sock: socket.socket) -> int | None:
-    """The process at the other end, if we may look at it; Linux only."""
+    """The process at the other end, if we may look at it; Linux only.
+
+    The kernel names who has made the socket.  Where that is who has started us, the target is somebody else.
+    """
     try:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     except (AttributeError, OSError):
         return None
     pid: int = _PEER.unpack(credentials)[0]
-    return pid if pid > 0 and pid != os.getpid() and vitals.look_at(pid) is not None else None
+    if pid <= 0 or os.getpid() in vitals.family(pid):
+        return None
+    return None if vitals.look_at(pid) is None else pid

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,27 @@ async def test_a_connected_socket_is_asked_a_little_and_dialled_once() -> None:
         (await target.dial()).close()
         with pytest.raises(Unsupported, match="one connected socket is one session"):
             await target.dial()
+
+
+LOOK_FROM_A_CHILD = """
+import socket, sys
+from frontend.conformance.targets import ConnectedTarget
+print(ConnectedTarget(socket.socket(fileno=int(sys.argv[1]))).pid)
+"""
+
+
+def test_who_made_the_sockets_and_started_us_is_not_the_target() -> None:
+    """The kernel names that process; and it is busy as long as we are, who are its child."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        seen = subprocess.run(
+            [sys.executable, "-c", LOOK_FROM_A_CHILD, str(ours.fileno())],
+            pass_fds=[ours.fileno()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert seen.stdout == "None\n"
 
 
 async def test_a_connected_socket_without_anybody_does_not_start() -> None:

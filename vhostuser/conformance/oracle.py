@@ -35,7 +35,7 @@ SETTLING: Final = 1.0
 LOOK: Final = 0.01
 SPIN_LOOK: Final = 0.05
 SPIN_LOOKS: Final = 100
-SPINS: Final = 0.4
+SPINS: Final = 1.0
 """Seconds of processor time, without a pause, that are too much for a target that has nothing to do."""
 
 _REPORTS: Final = re.compile(

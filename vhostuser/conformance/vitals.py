@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Sample", "cpu_seconds", "held", "look_at", "own_memory_files", "wants_to_run"]
+__all__ = ["Sample", "cpu_seconds", "family", "held", "look_at", "own_memory_files", "wants_to_run"]
 
 PROC: Final = Path("/proc")
 SHM: Final = "/dev/shm/"
@@ -45,7 +45,7 @@ class Sample:
 
 def look_at(pid: int) -> Sample | None:
     """A look at ``pid`` and its descendants now; None when it is gone, or nothing may be seen of it."""
-    samples = [_one(each) for each in _family(pid)]
+    samples = [_one(each) for each in family(pid)]
     if not samples or samples[0] is None:
         return None
     seen = [each for each in samples if each is not None]
@@ -60,7 +60,7 @@ def look_at(pid: int) -> Sample | None:
 
 def wants_to_run(pid: int) -> bool:
     """Whether a thread of ``pid`` or of its descendants runs now, or waits for a processor."""
-    return any(_state(task) == "R" for each in _family(pid) for task in _tasks(each))
+    return any(_state(task) == "R" for each in family(pid) for task in _tasks(each))
 
 
 def _state(task: Path) -> str:
@@ -73,7 +73,7 @@ def _state(task: Path) -> str:
 def held(pid: int) -> list[str]:
     """What descriptors and shared mappings the process and its descendants hold, in words, sorted."""
     found: list[str] = []
-    for each in _family(pid):
+    for each in family(pid):
         with suppress(OSError):
             for link in (PROC / str(each) / "fd").iterdir():
                 with suppress(OSError):
@@ -100,12 +100,13 @@ def cpu_seconds(pid: int) -> float | None:
         return None
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """``pid`` and its descendants."""
     yield pid
     for task in _tasks(pid):
         with suppress(OSError):
             for child in (task / "children").read_text().split():
-                yield from _family(int(child))
+                yield from family(int(child))
 
 
 def _tasks(pid: int) -> list[Path]:
