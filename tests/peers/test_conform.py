@@ -22,6 +22,7 @@ import pytest
 
 from frontend.conformance.suite import load
 from tests.peers.our_programs import VHOST_USER
+from vhostuser.conformance import Verdict
 from vhostuser.conformance.known import KnownIssues
 
 if TYPE_CHECKING:
@@ -45,9 +46,6 @@ SECONDS = 400
 pytestmark = pytest.mark.timeout(3 * SECONDS)
 
 
-UNEXPECTED = frozenset({"FAIL", "LEAK", "WEDGED", "CRASH", "XPASS", "ERROR"})
-
-
 @dataclass(frozen=True, slots=True)
 class Ran:
     """A run that has ended.
@@ -68,7 +66,7 @@ class Ran:
 
     def findings(self) -> list[str]:
         """The cases that did not end as they should, by name."""
-        return [name for name, result in self.results.items() if result["verdict"] in UNEXPECTED]
+        return [name for name, result in self.results.items() if Verdict(result["verdict"]).bad]
 
 
 @pytest.fixture(scope="session")
